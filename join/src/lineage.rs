@@ -1,0 +1,72 @@
+//! Credential -> holders -> uses, for people and the API.
+
+use jiff::Timestamp;
+use keytrail_model::alert::Holder;
+use keytrail_model::consumption::Consumption;
+use keytrail_model::credential::CredentialId;
+use keytrail_model::ids::AlertId;
+use keytrail_model::process::Actor;
+use serde::{Deserialize, Serialize};
+
+use crate::input::UseState;
+
+/// Everything known about one credential.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Lineage {
+    /// Which credential.
+    pub credential: CredentialId,
+    /// Account it belongs to, where its id says so.
+    pub account: Option<String>,
+    /// The credential it was minted from.
+    pub parent: Option<CredentialId>,
+    /// Credentials minted from it.
+    pub children: Vec<CredentialId>,
+    /// Who holds it.
+    pub holders: Vec<HolderView>,
+    /// Uses, latest first; at most 256.
+    pub uses: Vec<UseView>,
+    /// Counts per state over all uses: explained, unexplained, undecided, unwatched, service-side.
+    pub totals: Totals,
+    /// Alerts about it.
+    pub alerts: Vec<AlertId>,
+}
+
+/// Uses by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Totals {
+    /// Accounted for.
+    pub explained: u64,
+    /// Accounted for by nothing.
+    pub unexplained: u64,
+    /// Waiting.
+    pub undecided: u64,
+    /// Before any sensor saw the credential.
+    pub unwatched: u64,
+    /// By the provider itself.
+    pub service_side: u64,
+}
+
+/// A host that holds the credential, and who held it there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HolderView {
+    /// The host.
+    pub holder: Holder,
+    /// The latest exposures there; at most 16.
+    pub actors: Vec<Actor>,
+    /// How far this host's facts reach.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub watermark: Option<Timestamp>,
+}
+
+/// A use and what is thought of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UseView {
+    /// The cloud record.
+    pub usage: Consumption,
+    /// What is thought of it.
+    pub state: UseState,
+}
