@@ -57,7 +57,6 @@ pub struct HolderView {
     /// The latest exposures there; at most 16.
     pub actors: Vec<Actor>,
     /// How far this host's facts reach.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub watermark: Option<Timestamp>,
 }
 

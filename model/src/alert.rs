@@ -80,10 +80,8 @@ pub struct Alert {
     /// How cloud records were tied to the credential.
     pub strength: Option<JoinStrength>,
     /// Event time of the first evidence.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub first_seen: Timestamp,
     /// Event time of the latest evidence.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub last_seen: Timestamp,
     /// The exposure that is held responsible, if any.
     pub exposure: Option<ExposureEvidence>,
@@ -122,7 +120,6 @@ pub struct ExposureEvidence {
     /// The sensor's record of it.
     pub event: EventRef,
     /// When.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub time: Timestamp,
     /// Where the credential was.
     pub source: ExposureSource,
@@ -139,7 +136,6 @@ pub struct EgressEvidence {
     /// The sensor's record of its opening.
     pub event: EventRef,
     /// When it opened.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub time: Timestamp,
     /// The name it asked for; untrusted text.
     pub name: Option<String>,
@@ -210,10 +206,8 @@ pub struct Holder {
     /// Which host.
     pub host: HostId,
     /// First exposure seen there.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub first: Timestamp,
     /// Latest exposure seen there.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub last: Timestamp,
     /// Who held it, in one line each; at most 16.
     pub actors: Vec<String>,
@@ -239,7 +233,6 @@ pub struct ProposedAction {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
     /// Event time of the evidence that caused it.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub time: Timestamp,
     /// From which verdict; `None` when the alert began.
     pub from: Option<Verdict>,

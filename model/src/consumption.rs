@@ -19,7 +19,6 @@ pub struct Consumption {
     /// How the record was tied to that credential.
     pub strength: JoinStrength,
     /// When, by the provider's clock.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub time: Timestamp,
     /// The provider truncates its times to this many milliseconds (CloudTrail: 1,000).
     pub granularity_ms: u32,
@@ -64,13 +63,20 @@ pub enum JoinStrength {
 /// Where a use came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(tag = "kind", content = "value", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Caller {
     /// An address.
-    Address(#[cfg_attr(feature = "openapi", schema(value_type = String))] IpAddr),
+    Address {
+        /// The address, as the provider saw it.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        address: IpAddr,
+    },
     /// The provider itself on the principal's behalf (`cloudformation.amazonaws.com`): never a
     /// thief's address, never judged.
-    Service(String),
+    Service {
+        /// Which service.
+        service: String,
+    },
     /// The record does not say.
     Unknown,
 }

@@ -17,7 +17,6 @@ pub struct HostEvent {
     /// Its identity; also the key for de-duplication.
     pub id: EventRef,
     /// When it happened, by the host's clock.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub time: Timestamp,
     /// What happened.
     pub fact: Fact,
@@ -186,10 +185,8 @@ pub struct ProcessExited {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Gap {
     /// From when.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub from: Timestamp,
     /// Until when.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub to: Timestamp,
     /// What kind of records.
     pub what: GapKind,
@@ -223,7 +220,6 @@ pub struct Watermark {
     /// In which boot.
     pub boot: BootId,
     /// All facts before this have arrived (host's clock).
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub time: Timestamp,
     /// Host clock minus correlator clock as measured over the stream, milliseconds.
     pub clock_offset_ms: i64,

@@ -18,7 +18,6 @@ pub struct ProcessSummary {
     /// Arguments at exec, secrets masked, capped; untrusted text.
     pub argv: Vec<String>,
     /// When it started.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub started: Timestamp,
 }
 
