@@ -1,0 +1,1 @@
+//! The product, started as a user would start it.

@@ -1,0 +1,1 @@
+//! The plays: what happens on the stage, and what must come out.
