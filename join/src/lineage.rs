@@ -1,14 +1,19 @@
 //! Credential -> holders -> uses, for people and the API.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use keytrail_model::alert::Holder;
 use keytrail_model::consumption::Consumption;
 use keytrail_model::credential::CredentialId;
-use keytrail_model::ids::AlertId;
+use keytrail_model::ids::{AlertId, HostId};
 use keytrail_model::process::Actor;
 use serde::{Deserialize, Serialize};
 
+use crate::credential::Credential;
+use crate::host::Host;
 use crate::input::UseState;
+use crate::verdict;
 
 /// Everything known about one credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,4 +73,51 @@ pub struct UseView {
     pub usage: Consumption,
     /// What is thought of it.
     pub state: UseState,
+}
+
+/// Most uses shown.
+const MAX_SHOWN: usize = 256;
+/// Most actors shown per host.
+const MAX_ACTORS: usize = 16;
+
+pub(crate) fn of(id: &CredentialId, state: &Credential, hosts: &BTreeMap<HostId, Host>) -> Lineage {
+    let holders = verdict::holders(hosts, state)
+        .into_iter()
+        .map(|holder| {
+            let mut actors: Vec<(Timestamp, Actor)> = state
+                .holders
+                .get(&holder.host)
+                .into_iter()
+                .flatten()
+                .map(|(_, h)| (h.span.last, h.exposure.actor.clone()))
+                .collect();
+            actors.sort_by_key(|(last, _)| std::cmp::Reverse(*last));
+            actors.truncate(MAX_ACTORS);
+            let watermark = hosts.get(&holder.host).and_then(|host| host.watermark);
+            HolderView {
+                holder,
+                actors: actors.into_iter().map(|(_, actor)| actor).collect(),
+                watermark,
+            }
+        })
+        .collect();
+    Lineage {
+        credential: id.clone(),
+        account: id.aws_account(),
+        parent: state.parent.clone(),
+        children: state.children.iter().cloned().collect(),
+        holders,
+        uses: state
+            .uses
+            .values()
+            .rev()
+            .take(MAX_SHOWN)
+            .map(|u| UseView {
+                usage: u.usage.clone(),
+                state: u.state.clone(),
+            })
+            .collect(),
+        totals: state.totals(),
+        alerts: state.alert.iter().map(|alert| alert.id).collect(),
+    }
 }

@@ -28,7 +28,7 @@ pub struct HostEvent {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Fact {
     /// A process came to hold a credential.
-    Exposure(Exposure),
+    Exposure(Box<Exposure>),
     /// A tracked process opened a connection.
     ConnectionOpened(ConnectionOpened),
     /// The name that a connection asked for became known.

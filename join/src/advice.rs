@@ -1,0 +1,147 @@
+//! What to do about an alert, in a safe order: isolate, remove persistence, then revoke.
+//!
+//! Revoking first is wrong: published malware watches the stolen token and wipes the home
+//! directory when it stops working. Nothing here is carried out by Keytrail (invariant 10).
+
+use std::collections::BTreeSet;
+
+use keytrail_model::alert::{Alert, ExposureEvidence, ProposedAction, Verdict};
+use keytrail_model::credential::{CredentialId, CredentialKind};
+use keytrail_model::fact::ExposureSource;
+use keytrail_model::process::UnitKind;
+use keytrail_model::text::shown;
+
+/// Proposed steps for `alert`, whose credential minted `children`.
+pub(crate) fn actions(alert: &Alert, children: &BTreeSet<CredentialId>) -> Vec<ProposedAction> {
+    let mut actions = Vec::new();
+    if matches!(alert.verdict, Verdict::Closed | Verdict::BlindSpot) {
+        return actions;
+    }
+    if let Some(exposure) = &alert.exposure {
+        actions.push(isolate(exposure));
+        actions.extend(remove(exposure));
+    }
+    if alert.verdict == Verdict::Suspected {
+        actions.push(ProposedAction {
+            what: "Ask the owner whether this read was wanted; if not, go on as for a theft"
+                .to_owned(),
+            how: None,
+            risk: None,
+        });
+    }
+    actions.push(revoke(&alert.credential));
+    for child in children {
+        let mut action = revoke(child);
+        action.what = format!("{} (minted from the stolen one)", action.what);
+        actions.push(action);
+    }
+    if !alert.also_exposed.is_empty() {
+        let others: Vec<String> = alert.also_exposed.iter().map(ToString::to_string).collect();
+        actions.push(ProposedAction {
+            what: format!("Rotate what was in the same hands: {}", others.join(", ")),
+            how: None,
+            risk: Some("whatever else uses them stops until it has the new ones".to_owned()),
+        });
+    }
+    actions
+}
+
+fn isolate(exposure: &ExposureEvidence) -> ProposedAction {
+    let actor = &exposure.actor;
+    ProposedAction {
+        what: format!(
+            "Stop {} on {} and keep its files for evidence",
+            shown(&actor.label(), 120),
+            exposure.event.host
+        ),
+        how: Some(format!(
+            "kill -STOP {} (and its descendants)",
+            actor.unit.pid
+        )),
+        risk: Some("the agent session that uses it will hang or fail".to_owned()),
+    }
+}
+
+fn remove(exposure: &ExposureEvidence) -> Option<ProposedAction> {
+    let actor = &exposure.actor;
+    let server = actor
+        .mcp_server
+        .as_ref()
+        .filter(|_| actor.unit_kind == UnitKind::McpServer)?;
+    let what = match (&server.name, &server.config) {
+        (Some(name), Some(config)) => format!(
+            "Remove MCP server \"{}\" from {}",
+            shown(name, 80),
+            shown(config, 200)
+        ),
+        _ => "Find what started this unlisted MCP server, and remove it".to_owned(),
+    };
+    let how = server.package.as_ref().map(|package| {
+        format!(
+            "uninstall {} package {}",
+            package.ecosystem,
+            shown(&package.to_string(), 120)
+        )
+    });
+    Some(ProposedAction {
+        what,
+        how,
+        risk: None,
+    })
+}
+
+fn revoke(credential: &CredentialId) -> ProposedAction {
+    match credential.kind() {
+        CredentialKind::AwsAccessKey if credential.value().starts_with("ASIA") => ProposedAction {
+            what: format!("Revoke the role sessions behind {}", credential.value()),
+            how: Some(
+                "attach AWSRevokeOlderSessions to the role (denies tokens issued before now)"
+                    .to_owned(),
+            ),
+            risk: Some("hits every session of that role, for minutes".to_owned()),
+        },
+        CredentialKind::AwsAccessKey => ProposedAction {
+            what: format!(
+                "Deactivate access key {} and issue another",
+                credential.value()
+            ),
+            how: Some(format!(
+                "aws iam update-access-key --access-key-id {} --status Inactive",
+                credential.value()
+            )),
+            risk: Some(
+                "everything else that uses this key stops; sessions minted from it live on"
+                    .to_owned(),
+            ),
+        },
+        CredentialKind::GithubToken => ProposedAction {
+            what: "Revoke the GitHub token".to_owned(),
+            how: Some(
+                "POST /credentials/revoke from the endpoint that holds it (needs the token itself)"
+                    .to_owned(),
+            ),
+            risk: Some("irreversible; whatever else uses it stops".to_owned()),
+        },
+    }
+}
+
+/// MITRE ATT&CK technique ids that the evidence shows.
+pub(crate) fn techniques(alert: &Alert) -> Vec<String> {
+    let mut ids = Vec::new();
+    if let Some(exposure) = &alert.exposure {
+        ids.push(match exposure.source {
+            // Unsecured Credentials: Credentials In Files / Unsecured Credentials.
+            ExposureSource::File { .. } => "T1552.001",
+            ExposureSource::Environment { .. } => "T1552",
+        });
+    }
+    if !alert.egress.is_empty() {
+        // Exfiltration Over Web Service.
+        ids.push("T1567");
+    }
+    if alert.unexplained_total > 0 {
+        // Valid Accounts: Cloud Accounts.
+        ids.push("T1078.004");
+    }
+    ids.into_iter().map(str::to_owned).collect()
+}

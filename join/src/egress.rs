@@ -1,0 +1,174 @@
+//! Which source addresses a host's calls come from, as the provider sees them.
+//!
+//! A host behind NAT, a VPN or a hotel's Wi-Fi does not know its own public address. It is learned
+//! from *sightings*: a use that a freshly opened connection to the very endpoint accounts for in
+//! time shows the address that this connection has on the outside.
+//!
+//! A thief who happens to call the same endpoint in the same seconds leaves a sighting too. So an
+//! address is only believed when it is what most connections from the same local address showed
+//! around that time. Everything here is a function of the *set* of sightings, never of their order
+//! of arrival (JN-2).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use keytrail_model::alert::AddressMatch;
+use serde::{Deserialize, Serialize};
+
+use crate::host::{ConnKey, Host};
+use crate::input::Settings;
+
+/// Sightings this close to a use decide whether its address is believed.
+pub(crate) const NEAR: SignedDuration = SignedDuration::from_mins(30);
+/// A pooled connection is believed to keep the address last sighted within this time.
+pub(crate) const POOLED: SignedDuration = SignedDuration::from_hours(24);
+/// How long the address of the sensor's own stream is believed on either side of being seen.
+const STREAM: SignedDuration = SignedDuration::from_mins(30);
+/// Most sightings kept per host.
+const MAX_SIGHTINGS: usize = 4_096;
+
+/// One observation: a connection from `local` was, on the outside, `outside`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Sighting {
+    pub(crate) local: IpAddr,
+    pub(crate) time: Timestamp,
+    pub(crate) outside: IpAddr,
+    pub(crate) connection: ConnKey,
+}
+
+/// Addresses that a translator (NAT) must stand in front of, so that the outside address differs.
+/// Sources: RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291.
+fn is_translated(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Addresses of one NAT pool are taken as one: the /24, or the /48 for IPv6.
+fn pool(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            IpAddr::from([a, b, c, 0])
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, c, ..] = v6.segments();
+            IpAddr::from([a, b, c, 0, 0, 0, 0, 0])
+        }
+    }
+}
+
+impl Host {
+    /// Notes a sighting. True when it is new and may change what is believed.
+    pub(crate) fn sight(&mut self, sighting: Sighting) -> bool {
+        if sighting.outside == sighting.local || !is_translated(sighting.local) {
+            return false;
+        }
+        let new = self.sightings.insert(sighting);
+        if self.sightings.len() > MAX_SIGHTINGS {
+            let oldest = self.sightings.iter().min_by_key(|s| s.time).copied();
+            if let Some(oldest) = oldest {
+                self.sightings.remove(&oldest);
+            }
+        }
+        new
+    }
+
+    /// Why a use at `time` from `outside` can have come over a connection from `local`, or `None`
+    /// when it cannot. `fresh` says that the connection had just opened.
+    pub(crate) fn address_match(
+        &self,
+        settings: &Settings,
+        local: IpAddr,
+        outside: IpAddr,
+        time: Timestamp,
+        fresh: bool,
+    ) -> Option<AddressMatch> {
+        if outside == local {
+            return Some(AddressMatch::Local);
+        }
+        if settings
+            .declared_egress
+            .iter()
+            .any(|net| net.contains(&outside))
+        {
+            return Some(AddressMatch::Declared);
+        }
+        let seen = self.seen_from.get(&outside);
+        if seen.is_some_and(|s| within(time, s.first, s.last, STREAM)) {
+            return Some(AddressMatch::SeenFrom);
+        }
+        if !is_translated(local) {
+            return None;
+        }
+        self.learned(local, outside, time, fresh)
+    }
+
+    fn learned(
+        &self,
+        local: IpAddr,
+        outside: IpAddr,
+        time: Timestamp,
+        fresh: bool,
+    ) -> Option<AddressMatch> {
+        let of_local = || {
+            self.sightings
+                .iter()
+                .filter(|sighting| sighting.local == local)
+        };
+        let near = of_local().filter(|s| within(time, s.time, s.time, NEAR));
+        // Per pool: how many connections showed it, and since when.
+        let mut votes: BTreeMap<IpAddr, (Vec<ConnKey>, Timestamp)> = BTreeMap::new();
+        for sighting in near {
+            let (connections, since) = votes
+                .entry(pool(sighting.outside))
+                .or_insert((Vec::new(), sighting.time));
+            *since = (*since).min(sighting.time);
+            if !connections.contains(&sighting.connection) {
+                connections.push(sighting.connection);
+            }
+        }
+        let winner = votes.iter().min_by_key(|(address, (connections, since))| {
+            (std::cmp::Reverse(connections.len()), *since, **address)
+        });
+        match winner {
+            Some((address, (connections, _))) if *address == pool(outside) => {
+                if connections.len() > 1 {
+                    Some(AddressMatch::Learned)
+                } else {
+                    fresh.then_some(AddressMatch::FirstSeen)
+                }
+            }
+            Some(_) => None,
+            None => {
+                let last = of_local()
+                    .filter(|s| s.time <= time && within(time, s.time, s.time, POOLED))
+                    .max_by_key(|s| (s.time, s.outside))?;
+                (pool(last.outside) == pool(outside)).then_some(AddressMatch::Learned)
+            }
+        }
+    }
+
+    /// Every outside address this host is known by, for people.
+    pub(crate) fn known_egress(&self) -> Vec<IpAddr> {
+        let mut all: Vec<IpAddr> = self.seen_from.keys().copied().collect();
+        all.extend(self.sightings.iter().map(|sighting| sighting.outside));
+        all.sort_unstable();
+        all.dedup();
+        all.truncate(16);
+        all
+    }
+}
+
+/// True when `time` lies between `first` and `last`, `margin` allowed on either side.
+fn within(time: Timestamp, first: Timestamp, last: Timestamp, margin: SignedDuration) -> bool {
+    time.duration_since(first) >= -margin && time.duration_since(last) <= margin
+}

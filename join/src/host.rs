@@ -1,0 +1,364 @@
+//! What the join keeps about one host: how far its facts reach, its connections, its addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use jiff::{SignedDuration, Timestamp};
+use keytrail_model::coverage::Coverage;
+use keytrail_model::credential::CredentialId;
+use keytrail_model::fact::{Gap, GapKind, NameSource, Transport, Watermark};
+use keytrail_model::ids::{BootId, ConnectionId, EventRef, ProcessKey};
+use serde::{Deserialize, Serialize};
+
+use crate::egress::Sighting;
+use crate::pairs;
+
+/// Most connections kept per host; older ones are forgotten first and the horizon is remembered.
+pub(crate) const MAX_CONNECTIONS: usize = 65_536;
+/// Most gaps kept per host.
+const MAX_GAPS: usize = 1_024;
+/// Error added to every measured clock error: scheduling, rounding of a record's time.
+const CLOCK_SLACK: SignedDuration = SignedDuration::from_millis(250);
+
+/// A connection's name within one host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct ConnKey {
+    pub(crate) boot: BootId,
+    pub(crate) id: ConnectionId,
+}
+
+/// A unit's name within one host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct UnitKey {
+    pub(crate) boot: BootId,
+    pub(crate) root: ProcessKey,
+}
+
+/// The three facts about a connection, in whatever order they came.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Connection {
+    pub(crate) opened: Option<Opened>,
+    pub(crate) name: Option<String>,
+    pub(crate) name_source: Option<NameSource>,
+    pub(crate) closed: Option<Closed>,
+}
+
+/// How a connection began. Times are corrected to the correlator's clock.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Opened {
+    pub(crate) time: Timestamp,
+    pub(crate) event: EventRef,
+    pub(crate) unit: UnitKey,
+    pub(crate) exe: String,
+    pub(crate) transport: Transport,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Closed {
+    pub(crate) time: Timestamp,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+/// State of one host.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Host {
+    /// All earlier facts have arrived.
+    pub(crate) watermark: Option<Timestamp>,
+    /// Host clock minus correlator clock, from the latest watermark.
+    clock_offset_ms: i64,
+    clock_error_ms: u32,
+    /// From where the correlator sees this host, and when.
+    #[serde(with = "pairs")]
+    pub(crate) seen_from: BTreeMap<IpAddr, Span>,
+    pub(crate) coverage: Option<(Timestamp, Coverage)>,
+    pub(crate) gaps: Vec<Gap>,
+    #[serde(with = "pairs")]
+    connections: BTreeMap<ConnKey, Connection>,
+    #[serde(with = "pairs")]
+    by_name: BTreeMap<String, BTreeSet<(Timestamp, ConnKey)>>,
+    unnamed: BTreeSet<(Timestamp, ConnKey)>,
+    #[serde(with = "pairs")]
+    by_unit: BTreeMap<UnitKey, BTreeSet<(Timestamp, ConnKey)>>,
+    by_time: BTreeSet<(Timestamp, ConnKey)>,
+    /// Connections that opened before this may have been forgotten.
+    pub(crate) forgotten_before: Option<Timestamp>,
+    pub(crate) sightings: BTreeSet<Sighting>,
+    /// Credentials seen here.
+    pub(crate) holds: BTreeSet<CredentialId>,
+    /// Units that held a credential.
+    #[serde(with = "pairs")]
+    pub(crate) units: BTreeMap<UnitKey, Unit>,
+}
+
+/// A unit that held a credential.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Unit {
+    /// Who it is, in one line.
+    pub(crate) label: String,
+    pub(crate) holds: BTreeSet<CredentialId>,
+    /// Last exposure, corrected.
+    last: Option<Timestamp>,
+}
+
+/// A stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+}
+
+impl Span {
+    pub(crate) fn at(time: Timestamp) -> Self {
+        Self {
+            first: time,
+            last: time,
+        }
+    }
+
+    pub(crate) fn include(&mut self, time: Timestamp) {
+        self.first = self.first.min(time);
+        self.last = self.last.max(time);
+    }
+}
+
+impl Host {
+    /// A host's time on the correlator's clock. Out of range stays as it is: it is then refused
+    /// by every window.
+    pub(crate) fn corrected(&self, time: Timestamp) -> Timestamp {
+        time.checked_sub(SignedDuration::from_millis(self.clock_offset_ms))
+            .unwrap_or(time)
+    }
+
+    /// How far a corrected time may be off.
+    pub(crate) fn clock_error(&self) -> SignedDuration {
+        SignedDuration::from_millis(i64::from(self.clock_error_ms)).saturating_add(CLOCK_SLACK)
+    }
+
+    /// Takes a watermark in. True when it moved.
+    pub(crate) fn advance(&mut self, watermark: &Watermark) -> bool {
+        // The clock is measured anew with every watermark; the newest measurement counts.
+        let newer = self
+            .watermark
+            .is_none_or(|seen| self.corrected(watermark.time) >= seen);
+        if newer {
+            self.clock_offset_ms = watermark.clock_offset_ms;
+            self.clock_error_ms = watermark.clock_error_ms;
+        }
+        let reached = self.corrected(watermark.time);
+        if let Some(address) = watermark.seen_from {
+            self.seen_from
+                .entry(address)
+                .and_modify(|span| span.include(reached))
+                .or_insert_with(|| Span::at(reached));
+        }
+        let moved = self.watermark.is_none_or(|seen| reached > seen);
+        if moved {
+            self.watermark = Some(reached);
+        }
+        moved
+    }
+
+    pub(crate) fn cover(&mut self, time: Timestamp, coverage: &Coverage) {
+        if self.coverage.as_ref().is_none_or(|(seen, _)| time >= *seen) {
+            self.coverage = Some((time, coverage.clone()));
+        }
+    }
+
+    pub(crate) fn add_gap(&mut self, gap: &Gap) {
+        if self.gaps.contains(gap) {
+            return;
+        }
+        let at = self.gaps.partition_point(|known| known.to <= gap.to);
+        self.gaps.insert(at, gap.clone());
+        if self.gaps.len() > MAX_GAPS {
+            // Joining the two oldest claims too much blindness rather than too little.
+            let oldest = self.gaps.remove(0);
+            if let Some(next) = self.gaps.first_mut() {
+                next.from = next.from.min(oldest.from);
+                next.what = GapKind::All;
+            }
+        }
+    }
+
+    /// The gap that hides connections between `from` and `to`, if any.
+    pub(crate) fn blind_between(&self, from: Timestamp, to: Timestamp) -> Option<&Gap> {
+        self.gaps.iter().find(|gap| {
+            matches!(gap.what, GapKind::Network | GapKind::Process | GapKind::All)
+                && self.corrected(gap.from) <= to
+                && self.corrected(gap.to) >= from
+        })
+    }
+
+    pub(crate) fn connection(&self, key: ConnKey) -> Option<&Connection> {
+        self.connections.get(&key)
+    }
+
+    /// Notes that a connection opened.
+    pub(crate) fn open(&mut self, key: ConnKey, opened: Opened) {
+        let (time, unit) = (opened.time, opened.unit);
+        let connection = self.connections.entry(key).or_default();
+        if connection.opened.is_some() {
+            return;
+        }
+        connection.opened = Some(opened);
+        match connection.name.clone() {
+            Some(name) => self.by_name.entry(name).or_default().insert((time, key)),
+            None => self.unnamed.insert((time, key)),
+        };
+        self.by_unit.entry(unit).or_default().insert((time, key));
+        self.by_time.insert((time, key));
+        while self.by_time.len() > MAX_CONNECTIONS {
+            self.forget_oldest();
+        }
+    }
+
+    /// Notes a connection's name.
+    pub(crate) fn name(&mut self, key: ConnKey, name: &str, source: NameSource) {
+        let connection = self.connections.entry(key).or_default();
+        // A name from the handshake is worth more than one from DNS; the first of a kind stays.
+        if connection.name_source.is_some_and(|known| known <= source) {
+            return;
+        }
+        let old = connection.name.replace(name.to_owned());
+        connection.name_source = Some(source);
+        if let Some(time) = connection.opened.as_ref().map(|opened| opened.time) {
+            match old.and_then(|old| self.by_name.get_mut(&old)) {
+                Some(entries) => entries.remove(&(time, key)),
+                None => self.unnamed.remove(&(time, key)),
+            };
+            self.by_name
+                .entry(name.to_owned())
+                .or_default()
+                .insert((time, key));
+        }
+    }
+
+    /// Notes that a connection closed.
+    pub(crate) fn close(&mut self, key: ConnKey, closed: Closed) {
+        self.connections
+            .entry(key)
+            .or_default()
+            .closed
+            .get_or_insert(closed);
+    }
+
+    /// Connections that asked for `name`.
+    pub(crate) fn named<'a>(
+        &'a self,
+        name: &str,
+    ) -> impl Iterator<Item = (ConnKey, &'a Connection)> + use<'a> {
+        self.by_name
+            .get(name)
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, key)| self.entry(*key))
+    }
+
+    /// Every name that a connection here asked for.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// Connections whose name is not known.
+    pub(crate) fn unnamed(&self) -> impl Iterator<Item = (ConnKey, &Connection)> {
+        self.unnamed.iter().filter_map(|(_, key)| self.entry(*key))
+    }
+
+    /// Connections of one unit, in order of opening.
+    pub(crate) fn of_unit(&self, unit: UnitKey) -> impl Iterator<Item = &Connection> {
+        self.by_unit
+            .get(&unit)
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, key)| self.connections.get(key))
+    }
+
+    /// Notes that a unit came to hold a credential.
+    pub(crate) fn hold(
+        &mut self,
+        unit: UnitKey,
+        label: String,
+        credential: &CredentialId,
+        time: Timestamp,
+    ) {
+        self.holds.insert(credential.clone());
+        let entry = self.units.entry(unit).or_default();
+        entry.label = label;
+        entry.holds.insert(credential.clone());
+        entry.last = entry.last.max(Some(time));
+    }
+
+    /// Credentials in the hands of one unit.
+    pub(crate) fn held_by(&self, unit: UnitKey) -> impl Iterator<Item = &CredentialId> {
+        self.units
+            .get(&unit)
+            .into_iter()
+            .flat_map(|unit| &unit.holds)
+    }
+
+    fn entry(&self, key: ConnKey) -> Option<(ConnKey, &Connection)> {
+        self.connections
+            .get(&key)
+            .map(|connection| (key, connection))
+    }
+
+    /// Drops what ended before `horizon`.
+    pub(crate) fn forget_before(&mut self, horizon: Timestamp) {
+        while let Some((time, key)) = self.by_time.first().copied() {
+            let ended = self
+                .connections
+                .get(&key)
+                .and_then(|c| c.closed)
+                .map(|c| c.time);
+            // An old connection that is still open is rare; it is kept by not going past it.
+            if time >= horizon || ended.is_none_or(|ended| ended >= horizon) {
+                break;
+            }
+            self.remove(time, key);
+        }
+        self.gaps.retain(|gap| gap.to >= horizon);
+        self.sightings.retain(|sighting| sighting.time >= horizon);
+        self.seen_from.retain(|_, span| span.last >= horizon);
+        self.units
+            .retain(|_, unit| unit.last.is_some_and(|last| last >= horizon));
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((time, key)) = self.by_time.first().copied() {
+            self.remove(time, key);
+            self.forgotten_before = Some(self.forgotten_before.map_or(time, |t| t.max(time)));
+        }
+    }
+
+    fn remove(&mut self, time: Timestamp, key: ConnKey) {
+        self.by_time.remove(&(time, key));
+        self.unnamed.remove(&(time, key));
+        let Some(connection) = self.connections.remove(&key) else {
+            return;
+        };
+        if let Some(name) = connection.name {
+            discard(&mut self.by_name, &name, (time, key));
+        }
+        if let Some(opened) = connection.opened {
+            discard(&mut self.by_unit, &opened.unit, (time, key));
+        }
+    }
+}
+
+/// Removes one entry of an index, and the list with its last entry.
+fn discard<K: Ord>(
+    index: &mut BTreeMap<K, BTreeSet<(Timestamp, ConnKey)>>,
+    at: &K,
+    entry: (Timestamp, ConnKey),
+) {
+    if let Some(entries) = index.get_mut(at) {
+        entries.remove(&entry);
+        if entries.is_empty() {
+            index.remove(at);
+        }
+    }
+}
