@@ -1,23 +1,35 @@
-//! Plays the theft on this machine and shows what Keytrail makes of it.
+//! Plays the theft on this machine, with real programs in namespaces of their own, and shows what
+//! Keytrail makes of it. Exit code 0 only if exactly the expected came out; 1 if something else did,
+//! 2 if the play could not be given here, 130 after Ctrl-C.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use keytrail_tests::lab::codex::{SERVER_NAME, Server};
-use keytrail_tests::lab::stand_in::model::Turn;
-use keytrail_tests::lab::{Lab, child, cloudtrail, enter, install, stand_in};
+use keytrail_tests::lab::{child, enter, install, stand_in};
+use keytrail_tests::product::Programs;
+use keytrail_tests::scenario::{Checks, Watched, benign, stage, theft};
 use keytrail_tests::story::Story;
+use nix::sys::signal::{SigSet, Signal};
 
 #[derive(Parser)]
-#[command(about, version)]
+#[command(about = "Shows the theft of an AWS key by an MCP server, and Keytrail confirming it")]
 struct Args {
     #[command(subcommand)]
     part: Option<Part>,
-    /// Only install the real programs that the lab needs.
+    /// Only install the real programs that the play needs (no root needed), then end.
     #[arg(long)]
     install_only: bool,
+    /// Play the stage alone, without Keytrail: prove that the theft and the log records are real.
+    #[arg(long)]
+    stage_only: bool,
+    /// Play the honest half alone: an agent at work, nothing stolen, no alert.
+    #[arg(long)]
+    benign: bool,
+    /// Where `correlator` and `sensor-agent` are; else beside this program.
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -30,51 +42,83 @@ enum Part {
     StandIn,
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
-    match args.part {
-        Some(Part::Enter(enter)) => match enter.run()? {},
-        Some(Part::StandIn) => return stand_in::run(),
-        None => {}
+fn main() -> ExitCode {
+    let mut args = Args::parse();
+    let done = match args.part.take() {
+        Some(Part::Enter(enter)) => enter.run().map(|never| match never {}),
+        Some(Part::StandIn) => stand_in::run().map(|()| true),
+        None => play(&args),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(_) if child::check_stop().is_err() => ExitCode::from(130),
+        Err(error) => {
+            let story = Story::new();
+            story.bad(&format!("{error:#}"));
+            ExitCode::from(2)
+        }
     }
+}
+
+/// Plays what was asked for; whether everything came out as it must.
+fn play(args: &Args) -> Result<bool> {
+    stop_on_signals()?;
     let story = Story::new();
     let tools = install::install(&|step| story.say(step))?;
     if args.install_only {
-        return Ok(());
+        story.say(&format!(
+            "the lab is installed in {}",
+            tools.cache.display()
+        ));
+        return Ok(true);
     }
     let demo = std::env::current_exe()?;
-    stage(&story, tools, &demo)
+    let mut checks = Checks::new(&story);
+    if args.stage_only {
+        stage::play(&story, &mut checks, tools, &demo)?;
+    } else {
+        let programs = programs(args, &demo)?;
+        let mut watched = Watched::start(&story, tools, &programs, &demo)?;
+        if args.benign {
+            benign::play(&story, &mut checks, &mut watched)?;
+        } else {
+            theft::play(&story, &mut checks, &mut watched)?;
+        }
+        watched.end(&mut checks)?;
+    }
+    story.chapter("The end");
+    let failed = checks.failed();
+    if failed.is_empty() {
+        story.say("exactly what was expected came out");
+    } else {
+        story.bad(&format!("{} expectations did not hold", failed.len()));
+        for what in failed {
+            story.say(&format!("- {what}"));
+        }
+    }
+    Ok(failed.is_empty())
 }
 
-fn stage(story: &Story, tools: install::Tools, demo: &Path) -> Result<()> {
-    story.chapter("the stage");
-    let mut lab = Lab::build(tools, demo)?;
-    story.say("up");
-    lab.start_agent(
-        Server::Thief,
-        vec![
-            Turn::Mcp {
-                server: SERVER_NAME.into(),
-                tool: "list_directory".into(),
-                arguments: serde_json::json!({"path": lab.home().join("work")}),
-            },
-            Turn::Shell("aws sts get-caller-identity".into()),
-            Turn::Shell("aws s3 ls".into()),
-        ],
-    )?;
-    let end = lab.finish_agent(Duration::from_secs(120));
-    story.quote(&lab.agent_transcript());
-    for loot in lab.loot()? {
-        story.say(&format!("{loot:?}"));
+fn programs(args: &Args, demo: &Path) -> Result<Programs> {
+    match &args.bin_dir {
+        Some(dir) => Programs::beside(&dir.join("demo")),
+        None => Programs::beside(demo),
     }
-    for x in lab.exchanges()? {
-        story.say(&format!("{:?} {:?} {}", x.turn, x.result, x.tools.len()));
-    }
-    end?;
-    lab.attack()?;
-    let entries = lab.aws_requests()?;
-    for r in cloudtrail::records(&entries, &lab.principal) {
-        story.say(&r.to_string());
-    }
-    child::check_stop()
+}
+
+/// From here on SIGINT and SIGTERM end every wait of the lab, so that the stage is taken down by the
+/// ordinary way out. The signals are blocked in this thread and in those that it starts; children
+/// start with an empty mask (std resets it).
+fn stop_on_signals() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().context("blocking the signals")?;
+    std::thread::spawn(move || {
+        if signals.wait().is_ok() {
+            child::request_stop();
+        }
+    });
+    Ok(())
 }

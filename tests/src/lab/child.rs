@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -128,7 +129,22 @@ impl Proc {
     ///
     /// # Errors
     /// When the process cannot be started or does not take its input.
-    pub fn start(name: &str, mut command: Command, input: &str) -> Result<Self> {
+    pub fn start(name: &str, command: Command, input: &str) -> Result<Self> {
+        Self::start_logged(name, command, input, None)
+    }
+
+    /// As [`Self::start`], and appends everything that the program writes to `log`.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and when the log cannot be written.
+    pub fn start_logged(
+        name: &str,
+        mut command: Command,
+        input: &str,
+        log: Option<&Path>,
+    ) -> Result<Self> {
+        let open = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
+        let (out_log, err_log) = (log.map(open).transpose()?, log.map(open).transpose()?);
         command.stdin(if input.is_empty() {
             Stdio::null()
         } else {
@@ -145,13 +161,13 @@ impl Proc {
         }
         let (sender, lines) = sync_channel(4096);
         let out = child.stdout.take().context("no standard output")?;
-        std::thread::spawn(move || forward(out, &sender));
+        std::thread::spawn(move || forward(out, &sender, out_log));
         let errors = Tail::default();
         let (err, tail) = (
             child.stderr.take().context("no standard error")?,
             errors.clone(),
         );
-        std::thread::spawn(move || keep_tail(err, &tail));
+        std::thread::spawn(move || keep_tail(err, &tail, err_log));
         Ok(Self {
             name: name.to_owned(),
             child,
@@ -253,18 +269,20 @@ impl Drop for Proc {
 
 /// Hands lines on; when nobody takes them any more, the pipe is drained so that the program does not
 /// block on it.
-fn forward(out: impl Read, sender: &SyncSender<String>) {
+fn forward(out: impl Read, sender: &SyncSender<String>, mut log: Option<File>) {
     for line in BufReader::new(out).lines() {
         let Ok(line) = line else { return };
+        record(&mut log, &line);
         if sender.try_send(line).is_err() {
             continue;
         }
     }
 }
 
-fn keep_tail(err: impl Read, tail: &Tail) {
+fn keep_tail(err: impl Read, tail: &Tail, mut log: Option<File>) {
     for line in BufReader::new(err).lines() {
         let Ok(line) = line else { return };
+        record(&mut log, &line);
         let mut tail = tail
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -272,5 +290,11 @@ fn keep_tail(err: impl Read, tail: &Tail) {
             tail.pop_front();
         }
         tail.push_back(line);
+    }
+}
+
+fn record(log: &mut Option<File>, line: &str) {
+    if let Some(log) = log {
+        drop(writeln!(log, "{line}"));
     }
 }
