@@ -1,1 +1,3 @@
-//! Stub.
+//! The endpoint agent.
+
+pub mod assemble;
