@@ -1,0 +1,195 @@
+//! `cargo xtask test`: every check of the project, counted.
+//!
+//! A machine without root, BPF, KVM or the network still passes: what it cannot run is counted as
+//! skipped, with the reason. The last line is `N passed, N failed, N skipped`.
+
+mod report;
+
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use self::report::{Counts, Reader, Report};
+use crate::cmd::{self, Crates, Output};
+use crate::setup::{self, Group, Series};
+use crate::ui::Ui;
+use crate::vm::{self, Load, Outcome};
+use crate::workspace::Workspace;
+use crate::{demo, lint, products};
+
+/// Names the file on which a test leaves `SKIPPED <name>: <reason>` when it cannot run here.
+const SKIPS: &str = "KEYTRAIL_SKIPS";
+
+/// `cargo xtask test`
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run one part only
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Leave the guest kernels out
+    #[arg(long)]
+    no_vm: bool,
+}
+
+/// A part that can be run alone.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Format and clippy
+    Lint,
+    /// Unit, property and integration tests of every crate but the end-to-end ones
+    Unit,
+    /// The end-to-end tests on this kernel
+    E2e,
+    /// The demo
+    Demo,
+    /// The guest kernels
+    Vm,
+}
+
+impl Args {
+    fn wants(&self, part: Part) -> bool {
+        self.only
+            .map_or(!(self.no_vm && part == Part::Vm), |only| only == part)
+    }
+}
+
+/// Exits 0 only when nothing failed.
+pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> ExitCode {
+    let mut report = Report::default();
+    if let Err(error) = setup::provide(ws, ui, Group::Toolchain) {
+        // the build itself says what it misses; whatever else runs still counts
+        ui.warn(format!("{error:#}"));
+    }
+    if args.wants(Part::Lint) {
+        report.check("format", || lint::format(ws, ui));
+        report.check("clippy", || lint::clippy(ws, ui));
+    }
+    if args.wants(Part::Unit) {
+        let packages = ["--workspace", "--exclude", "keytrail-tests"];
+        report.stage("unit, property, integration", |counts| {
+            cargo_test(ws, ui, counts, "unit", &packages)
+        });
+    }
+    if args.wants(Part::E2e) || args.wants(Part::Demo) {
+        on_this_kernel(ws, ui, args, &mut report);
+    }
+    if args.wants(Part::Vm) {
+        guests(ws, ui, &mut report);
+    }
+    report.print();
+    if report.failed() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// The end-to-end tests and the demo, which share the built binaries and the lab.
+fn on_this_kernel(ws: &Workspace, ui: &Ui, args: &Args, report: &mut Report) {
+    report.check("build", || products::build(ws, ui).map(|()| true));
+    let lab = setup::provide(ws, ui, Group::Lab).and_then(|()| demo::install(ws, ui));
+    if let Err(error) = &lab {
+        ui.warn(format!("{error:#}"));
+    }
+    if args.wants(Part::E2e) {
+        report.stage("end to end", |counts| {
+            cargo_test(ws, ui, counts, "e2e", &["-p", "keytrail-tests"])
+        });
+    }
+    if args.wants(Part::Demo) {
+        report.stage("demo", |counts| match &lab {
+            Ok(()) => play(ws, ui, counts),
+            Err(error) => {
+                counts.skip(
+                    "demo",
+                    &format!("its programs cannot be installed: {error:#}"),
+                );
+                Ok(())
+            }
+        });
+    }
+}
+
+/// Runs `cargo test`, shows its output without the chatter of passing tests, and counts.
+fn cargo_test(
+    ws: &Workspace,
+    ui: &Ui,
+    counts: &mut Counts,
+    name: &str,
+    packages: &[&str],
+) -> Result<()> {
+    let skips = ws.cache.join(format!("skips-{name}"));
+    cmd::create_log(&skips)?;
+    let mut cargo = ws.cargo(&["test", "--release", "--locked", "--no-fail-fast"]);
+    cargo.args(packages).args(["--", "--show-output"]);
+    cargo.env(SKIPS, &skips).envs(demo::environment(ws));
+    let step = ui.step(format!("cargo test ({name})"));
+    let mut reader = Reader::default();
+    let mut crates = Crates::default();
+    let log = ws.logs().join(format!("test-{name}.log"));
+    let status = cmd::stream(&mut cargo, &log, |output, line| {
+        let show = match output {
+            Output::Out => reader.read(line),
+            Output::Err => !crates.is_noise(line),
+        };
+        if show {
+            step.line(line);
+        } else {
+            step.now(line);
+        }
+    })?;
+    step.done();
+    let left =
+        fs::read_to_string(&skips).with_context(|| format!("reading {}", skips.display()))?;
+    left.lines().for_each(|line| reader.skip_line(line));
+    reader.conclude(counts, name, status.success());
+    Ok(())
+}
+
+/// Runs the demo. A demo that cannot run here says so with a `SKIPPED` line.
+fn play(ws: &Workspace, ui: &Ui, counts: &mut Counts) -> Result<()> {
+    let step = ui.step("the demo");
+    let mut reader = Reader::default();
+    let log = ws.logs().join("demo.log");
+    let status = cmd::stream(&mut demo::command(ws), &log, |_, line| {
+        reader.skip_line(line);
+        step.line(line);
+    })?;
+    step.done();
+    match (status.success(), reader.skips().next()) {
+        (true, None) => counts.passed += 1,
+        (_, Some((name, reason))) => counts.skip(name, reason),
+        (false, None) => counts.fail("demo", &format!("{status}; log: {}", log.display())),
+    }
+    Ok(())
+}
+
+fn guests(ws: &Workspace, ui: &Ui, report: &mut Report) {
+    if let Err(error) = setup::provide(ws, ui, Group::Guest) {
+        report.stage("guest kernels", |counts| {
+            for series in Series::ALL {
+                counts.skip(&format!("guest {}", series.name()), &format!("{error:#}"));
+            }
+            Ok(())
+        });
+        return;
+    }
+    for series in Series::ALL {
+        let name = format!("guest {}", series.name());
+        report.stage(&name, |counts| {
+            let run = vm::guest(ws, ui, series, &Load::SelfTest(&[]))?;
+            for case in run.cases {
+                let full = format!("[{}] {}", series.name(), case.name);
+                let reason = case.reason.as_deref().unwrap_or("no reason given");
+                match case.outcome {
+                    Outcome::Passed => counts.passed += 1,
+                    Outcome::Failed => counts.fail(&full, reason),
+                    Outcome::Skipped => counts.skip(&full, reason),
+                }
+            }
+            Ok(())
+        });
+    }
+}
