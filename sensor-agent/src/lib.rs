@@ -1,3 +1,7 @@
-//! The endpoint agent.
+//! The endpoint agent: from kernel events to facts, and out.
+//!
+//! Flow: `kernel` (load, prove, decode) -> `pipeline` -> `tree`, `agents`, `credentials` (who, what)
+//! -> facts -> `uplink` (outbox on disk, stream).
 
-pub mod assemble;
+pub mod clock;
+pub mod hello;
