@@ -11,10 +11,13 @@
 //! * [`product`] starts the correlator and the sensor as a user would and reads their API.
 //! * [`scenario`] plays the theft and the benign session; the `demo` program and the end-to-end
 //!   tests are thin callers of it.
+//! * [`probe`] says what a test needs and why it is skipped; [`traces`] what a run left behind.
 //! * [`canary`] proves that no secret reached a file that the system wrote.
 
 pub mod canary;
 pub mod lab;
+pub mod probe;
 pub mod product;
 pub mod scenario;
 pub mod story;
+pub mod traces;

@@ -22,7 +22,21 @@ pub struct Programs {
     pub sensor: PathBuf,
 }
 
+/// Overrides where the product's programs are.
+pub const BIN_DIR_VAR: &str = "KEYTRAIL_BIN_DIR";
+
 impl Programs {
+    /// The programs in `$KEYTRAIL_BIN_DIR`, else beside `demo`.
+    ///
+    /// # Errors
+    /// As [`Self::beside`].
+    pub fn find(demo: &Path) -> Result<Self> {
+        match std::env::var_os(BIN_DIR_VAR) {
+            Some(dir) => Self::beside(&PathBuf::from(dir).join("demo")),
+            None => Self::beside(demo),
+        }
+    }
+
     /// The programs beside `demo`, where a build of the workspace puts them.
     ///
     /// # Errors
@@ -33,7 +47,7 @@ impl Programs {
             let path = dir.join(name);
             ensure!(
                 path.is_file(),
-                "{} is absent: build it with `cargo xtask build`",
+                "{} is absent: build it with `cargo build --release`",
                 path.display()
             );
             Ok(path)
@@ -210,6 +224,32 @@ impl Correlator {
             .iter()
             .map(|item| self.get(&format!("/v1/alerts/{}", id(item)?)))
             .collect()
+    }
+
+    /// A counter of the status page; 0 when there is none of that name.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        fn find(value: &Value, name: &str) -> Option<u64> {
+            match value {
+                Value::Object(fields) => {
+                    if fields.get("name").and_then(Value::as_str) == Some(name) {
+                        return fields.get("value").and_then(Value::as_u64);
+                    }
+                    fields.values().find_map(|v| find(v, name))
+                }
+                Value::Array(items) => items.iter().find_map(|v| find(v, name)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+            }
+        }
+        Ok(find(&self.get("/v1/status")?, name).unwrap_or(0))
+    }
+
+    /// What the correlator has logged so far.
+    #[must_use]
+    pub fn logged(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Uses of a credential by state, as its lineage counts them: (explained, unexplained,

@@ -103,7 +103,7 @@ fn play(args: &Args) -> Result<bool> {
 fn programs(args: &Args, demo: &Path) -> Result<Programs> {
     match &args.bin_dir {
         Some(dir) => Programs::beside(&dir.join("demo")),
-        None => Programs::beside(demo),
+        None => Programs::find(demo),
     }
 }
 

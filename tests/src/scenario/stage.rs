@@ -21,6 +21,7 @@ pub fn play(story: &Story, checks: &mut Checks<'_>, tools: Tools, demo: &Path) -
     let mut lab = Lab::build(tools, demo)?;
     let turns = script(&lab);
     lab.start_agent(Server::Thief, turns)?;
+    story.say("the agent is at work");
     let end = lab.finish_agent(Duration::from_secs(180));
     story.quote(&lab.agent_transcript());
     end?;

@@ -1,0 +1,55 @@
+//! The plays of the demo, as tests.
+
+use keytrail_tests::probe;
+use keytrail_tests::scenario::{Checks, Watched, benign, stage, theft};
+use keytrail_tests::story::Story;
+
+const DEMO: &str = env!("CARGO_BIN_EXE_demo");
+
+/// The theft and the log records are real, whatever the product makes of them.
+#[test]
+fn the_stage_alone_plays_the_theft() {
+    let Some(on) = probe::stage("the_stage_alone_plays_the_theft", DEMO) else {
+        return;
+    };
+    let story = Story::new();
+    let mut checks = Checks::new(&story);
+    stage::play(&story, &mut checks, on.tools, &on.demo).unwrap();
+    assert_eq!(checks.failed(), &[] as &[String]);
+}
+
+/// The main job: one confirmed alert with the whole chain, within a second of the record.
+#[test]
+fn the_theft_is_confirmed() {
+    let name = "the_theft_is_confirmed";
+    let Some(on) = probe::stage(name, DEMO) else {
+        return;
+    };
+    let Some(programs) = probe::sensor(name, DEMO) else {
+        return;
+    };
+    let story = Story::new();
+    let mut checks = Checks::new(&story);
+    let mut watched = Watched::start(&story, on.tools, &programs, &on.demo).unwrap();
+    theft::play(&story, &mut checks, &mut watched).unwrap();
+    watched.end(&mut checks).unwrap();
+    assert_eq!(checks.failed(), &[] as &[String]);
+}
+
+/// The other half of the matched pair: the same work with an honest server gives no alert.
+#[test]
+fn an_honest_session_gives_no_alert() {
+    let name = "an_honest_session_gives_no_alert";
+    let Some(on) = probe::stage(name, DEMO) else {
+        return;
+    };
+    let Some(programs) = probe::sensor(name, DEMO) else {
+        return;
+    };
+    let story = Story::new();
+    let mut checks = Checks::new(&story);
+    let mut watched = Watched::start(&story, on.tools, &programs, &on.demo).unwrap();
+    benign::play(&story, &mut checks, &mut watched).unwrap();
+    watched.end(&mut checks).unwrap();
+    assert_eq!(checks.failed(), &[] as &[String]);
+}
