@@ -218,6 +218,16 @@ impl std::fmt::Display for Tail {
     }
 }
 
+/// The last lines of a log file; none when it cannot be read.
+pub(crate) fn tail_of(log: &Path) -> Tail {
+    let text = fs::read(log).unwrap_or_default();
+    let mut tail = Tail::default();
+    for line in String::from_utf8_lossy(&text).lines() {
+        tail.push(line);
+    }
+    tail
+}
+
 /// Makes a log file and the folder that it is in.
 pub(crate) fn create_log(log: &Path) -> Result<File> {
     if let Some(dir) = log.parent() {

@@ -21,7 +21,7 @@ pub(crate) struct Args {
 /// The exit code is the demo's own.
 pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<ExitCode> {
     setup::ensure(ws, ui, Purpose::Demo)?;
-    products::build(ws, ui)?;
+    products::build_with_lab(ws, ui)?;
     let mut demo = command(ws);
     let status = demo
         .args(&args.rest)
@@ -34,12 +34,11 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// Installs the lab's programs (PyPI, npm) into the cache.
+/// Installs the lab's programs (PyPI, npm) into the cache, by the built demo's own installer.
 ///
 /// # Errors
-/// When the build or the installation fails.
+/// When the installation fails.
 pub(crate) fn install(ws: &Workspace, ui: &Ui) -> Result<()> {
-    products::build(ws, ui)?;
     let step = ui.step("installing the lab's programs");
     cmd::quiet(ws, &step, "lab-install", command(ws).arg("--install-only"))?;
     step.done();

@@ -8,6 +8,7 @@
     reason = "a command-line tool talks on its terminal"
 )]
 
+mod children;
 mod cmd;
 mod demo;
 mod dist;
@@ -16,6 +17,7 @@ mod products;
 mod setup;
 mod test;
 mod ui;
+mod up;
 mod vm;
 mod workspace;
 
@@ -39,6 +41,8 @@ enum Task {
     Setup(setup::Args),
     /// Build the release binaries of the sensor and the correlator
     Build,
+    /// Set up, build, and run a correlator and a sensor on this machine until Ctrl-C
+    Up(up::Args),
     /// Steal a throwaway key on this machine and show the alert
     Demo(demo::Args),
     /// Run every check: format, lints, tests, end to end, demo, guest kernels
@@ -71,6 +75,7 @@ fn run(task: Task, ui: &Ui) -> anyhow::Result<ExitCode> {
     match task {
         Task::Setup(args) => setup::run(&ws, ui, &args).map(done),
         Task::Build => products::task(&ws, ui).map(done),
+        Task::Up(args) => up::run(&ws, ui, &args),
         Task::Demo(args) => demo::run(&ws, ui, &args),
         Task::Test(args) => Ok(test::run(&ws, ui, &args)),
         Task::Vm(args) => vm::run(&ws, ui, &args),

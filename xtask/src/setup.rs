@@ -67,6 +67,7 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
     let purpose = args.purpose.unwrap_or(Purpose::Test);
     ensure(ws, ui, purpose)?;
     if purpose.groups().contains(&Group::Lab) {
+        crate::products::build_with_lab(ws, ui)?;
         crate::demo::install(ws, ui)?;
     }
     ui.say("nothing is missing");

@@ -6,7 +6,9 @@
 mod report;
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -58,19 +60,23 @@ impl Args {
 /// Exits 0 only when nothing failed.
 pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> ExitCode {
     let mut report = Report::default();
+    let since = Instant::now();
     if let Err(error) = setup::provide(ws, ui, Group::Toolchain) {
         // the build itself says what it misses; whatever else runs still counts
         ui.warn(format!("{error:#}"));
     }
+    report.time("the toolchain", since.elapsed());
     if args.wants(Part::Lint) {
         report.check("format", || lint::format(ws, ui));
         report.check("clippy", || lint::clippy(ws, ui));
     }
-    if args.wants(Part::Unit) {
-        let packages = ["--workspace", "--exclude", "keytrail-tests"];
-        report.stage("unit, property, integration", |counts| {
-            cargo_test(ws, ui, counts, "unit", &packages)
+    if args.wants(Part::Unit) || args.wants(Part::E2e) || args.wants(Part::Demo) {
+        report.check("build", || {
+            products::build_with_tests(ws, ui).map(|()| true)
         });
+    }
+    if args.wants(Part::Unit) {
+        report.stage("unit, property, integration", |counts| unit(ws, ui, counts));
     }
     if args.wants(Part::E2e) || args.wants(Part::Demo) {
         on_this_kernel(ws, ui, args, &mut report);
@@ -86,16 +92,50 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> ExitCode {
     }
 }
 
-/// The end-to-end tests and the demo, which share the built binaries and the lab.
+/// Everything but the end-to-end tests. Always for the whole workspace: cargo would otherwise choose
+/// other features of the libraries and compile them again.
+fn unit(ws: &Workspace, ui: &Ui, counts: &mut Counts) -> Result<()> {
+    let mut targets = vec!["--lib".to_owned(), "--bins".to_owned()];
+    for dir in fs::read_dir(&ws.root)?
+        .flatten()
+        .filter(|dir| dir.file_name() != "tests")
+    {
+        targets.extend(integration_tests(&dir.path()));
+    }
+    cargo_test(ws, ui, counts, "unit", &targets)?;
+    cargo_test(ws, ui, counts, "doc", &["--doc".to_owned()])
+}
+
+/// `--test NAME` for each integration test of the package in `dir`.
+fn integration_tests(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir.join("tests"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists())
+        .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
+        .collect();
+    names.sort();
+    names
+        .into_iter()
+        .flat_map(|name| ["--test".to_owned(), name])
+        .collect()
+}
+
+/// The end-to-end tests and the demo, which share the lab.
 fn on_this_kernel(ws: &Workspace, ui: &Ui, args: &Args, report: &mut Report) {
-    report.check("build", || products::build(ws, ui).map(|()| true));
+    let since = Instant::now();
     let lab = setup::provide(ws, ui, Group::Lab).and_then(|()| demo::install(ws, ui));
     if let Err(error) = &lab {
         ui.warn(format!("{error:#}"));
     }
-    if args.wants(Part::E2e) {
+    report.time("the lab's programs", since.elapsed());
+    let tests = integration_tests(&ws.root.join("tests"));
+    if args.wants(Part::E2e) && !tests.is_empty() {
         report.stage("end to end", |counts| {
-            cargo_test(ws, ui, counts, "e2e", &["-p", "keytrail-tests"])
+            cargo_test(ws, ui, counts, "e2e", &tests)
         });
     }
     if args.wants(Part::Demo) {
@@ -118,12 +158,18 @@ fn cargo_test(
     ui: &Ui,
     counts: &mut Counts,
     name: &str,
-    packages: &[&str],
+    targets: &[String],
 ) -> Result<()> {
     let skips = ws.cache.join(format!("skips-{name}"));
     cmd::create_log(&skips)?;
-    let mut cargo = ws.cargo(&["test", "--release", "--locked", "--no-fail-fast"]);
-    cargo.args(packages).args(["--", "--show-output"]);
+    let mut cargo = ws.cargo(&[
+        "test",
+        "--release",
+        "--locked",
+        "--workspace",
+        "--no-fail-fast",
+    ]);
+    cargo.args(targets).args(["--", "--show-output"]);
     cargo.env(SKIPS, &skips).envs(demo::environment(ws));
     let step = ui.step(format!("cargo test ({name})"));
     let mut reader = Reader::default();
@@ -167,7 +213,10 @@ fn play(ws: &Workspace, ui: &Ui, counts: &mut Counts) -> Result<()> {
 }
 
 fn guests(ws: &Workspace, ui: &Ui, report: &mut Report) {
-    if let Err(error) = setup::provide(ws, ui, Group::Guest) {
+    let since = Instant::now();
+    let ready = setup::provide(ws, ui, Group::Guest);
+    report.time("the guests' kernels", since.elapsed());
+    if let Err(error) = ready {
         report.stage("guest kernels", |counts| {
             for series in Series::ALL {
                 counts.skip(&format!("guest {}", series.name()), &format!("{error:#}"));

@@ -42,6 +42,11 @@ impl Report {
         self.stages.push((name.to_owned(), counts, since.elapsed()));
     }
 
+    /// Notes the time of something that is no check.
+    pub(super) fn time(&mut self, name: &str, time: Duration) {
+        self.stages.push((name.to_owned(), Counts::default(), time));
+    }
+
     /// Runs a stage that has one outcome.
     pub(super) fn check(&mut self, name: &str, run: impl FnOnce() -> Result<bool>) {
         self.stage(name, |counts| {
