@@ -80,7 +80,7 @@ impl Canary {
 }
 
 fn forms(value: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
-    let hex: String = value.iter().map(|b| format!("{b:02x}")).collect();
+    let hex = hex(value);
     let mut forms = vec![
         ("as it is", value.to_vec()),
         ("hex", hex.to_uppercase().into_bytes()),
@@ -102,6 +102,14 @@ fn forms(value: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         }
     }
     forms
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes
+        .iter()
+        .flat_map(|b| [digit(b >> 4), digit(b & 15)])
+        .collect()
 }
 
 fn contains(hay: &[u8], needle: &[u8]) -> bool {
@@ -132,7 +140,7 @@ mod tests {
             for (form, bytes) in [
                 ("as it is", text.clone()),
                 ("base64", STANDARD.encode(&text)),
-                ("hex", text.bytes().map(|b| format!("{b:02x}")).collect()),
+                ("hex", hex(text.as_bytes())),
             ] {
                 let leaks = canary.search("t", bytes.as_bytes());
                 assert!(

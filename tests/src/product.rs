@@ -254,6 +254,7 @@ impl Correlator {
 
     /// Uses of a credential by state, as its lineage counts them: (explained, unexplained,
     /// undecided). Zeros for a credential that is not known (yet).
+    #[must_use]
     pub fn uses(&self, credential: &str) -> (u64, u64, u64) {
         let Ok(lineage) = self.get::<Value>(&format!("/v1/credentials/{credential}")) else {
             return (0, 0, 0);
@@ -363,7 +364,7 @@ impl Sensor {
         let command = Self::command(programs, &correlator.ingest, &enrolment, &state, scope);
         let log = dir.join("sensor.log");
         let mut proc = Proc::start_logged("sensor-agent", command, "", Some(&log))?;
-        let ready = proc.ready(Duration::from_secs(60))?;
+        let ready = proc.ready(Duration::from_mins(1))?;
         Ok(Self { proc, ready, state })
     }
 

@@ -247,7 +247,7 @@ pub(crate) fn check_session(checks: &mut Checks<'_>, lab: &Lab) -> Result<()> {
 /// When it does not within a minute.
 pub(crate) fn let_watermarks_pass(correlator: &Correlator) -> Result<()> {
     let now = jiff::Timestamp::now();
-    wait_for("the sensor's watermark", Duration::from_secs(60), || {
+    wait_for("the sensor's watermark", Duration::from_mins(1), || {
         let sensors: Value = correlator.get("/v1/sensors")?;
         let marks = texts(&sensors, "watermark");
         let passed = |m: &String| m.parse::<jiff::Timestamp>().is_ok_and(|m| m > now);

@@ -1,5 +1,11 @@
 //! The plays of the demo, as tests.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test program fails by panicking, its helpers too"
+)]
+
 use keytrail_tests::probe;
 use keytrail_tests::scenario::{Checks, Watched, benign, stage, theft};
 use keytrail_tests::story::Story;

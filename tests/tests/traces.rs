@@ -1,5 +1,11 @@
 //! Ctrl-C in the middle of the demo leaves nothing behind.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test program fails by panicking, its helpers too"
+)]
+
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -36,9 +42,9 @@ fn demo_at(args: &[&str], cue: &str) -> Proc {
     let mut command = Command::new(DEMO);
     command.args(args);
     let mut demo = Proc::start("demo", command, "").unwrap();
-    let until = Instant::now() + Duration::from_secs(120);
+    let until = Instant::now() + Duration::from_mins(2);
     loop {
-        let line = demo.line(Duration::from_secs(60)).unwrap_or_default();
+        let line = demo.line(Duration::from_mins(1)).unwrap_or_default();
         if line.contains(cue) {
             return demo;
         }

@@ -71,12 +71,11 @@ pub fn mount_point() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
     mounts
         .lines()
-        .filter_map(|line| {
+        .find_map(|line| {
             let mut fields = line.split(' ').skip(1);
             let dir = fields.next()?;
             (fields.next()? == "cgroup2").then(|| PathBuf::from(dir))
         })
-        .next()
         .context("cgroup v2 is not mounted (mount -t cgroup2 none /sys/fs/cgroup/unified)")
 }
 

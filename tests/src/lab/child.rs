@@ -183,11 +183,13 @@ impl Proc {
     }
 
     /// The next line of standard output, or nothing when `limit` passes or the program has ended.
+    #[must_use]
     pub fn line(&self, limit: Duration) -> Option<String> {
         self.lines.recv_timeout(limit).ok()
     }
 
     /// Every line that is there now.
+    #[must_use]
     pub fn lines_now(&self) -> Vec<String> {
         self.lines.try_iter().collect()
     }
@@ -273,9 +275,7 @@ fn forward(out: impl Read, sender: &SyncSender<String>, mut log: Option<File>) {
     for line in BufReader::new(out).lines() {
         let Ok(line) = line else { return };
         record(&mut log, &line);
-        if sender.try_send(line).is_err() {
-            continue;
-        }
+        drop(sender.try_send(line));
     }
 }
 

@@ -144,5 +144,5 @@ fn on_own_thread<T: Send + 'static>(
 ) -> Result<T> {
     std::thread::spawn(work)
         .join()
-        .map_err(|_| anyhow!("a namespace thread panicked"))?
+        .map_err(|_panic| anyhow!("a namespace thread panicked"))?
 }

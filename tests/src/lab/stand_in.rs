@@ -136,7 +136,7 @@ fn eprint_line(text: &str) {
 
 /// Serves one connection until either side closes it.
 fn converse(mut tcp: TcpStream, tls: Arc<ServerConfig>, service: &dyn Service) -> Result<()> {
-    tcp.set_read_timeout(Some(Duration::from_secs(120)))?;
+    tcp.set_read_timeout(Some(Duration::from_mins(2)))?;
     tcp.set_nodelay(true)?;
     let from = tcp.peer_addr()?;
     let mut session = ServerConnection::new(tls)?;

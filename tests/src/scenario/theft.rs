@@ -62,7 +62,7 @@ fn session(story: &Story, checks: &mut Checks<'_>, watched: &mut Watched) -> Res
     ));
     let turns = script(lab);
     lab.start_agent(Server::Thief, turns)?;
-    let loot = wait_for("the theft", Duration::from_secs(120), || {
+    let loot = wait_for("the theft", Duration::from_mins(2), || {
         Ok(lab.loot()?.pop())
     });
     let loot = loot.with_context(|| lab.agent_transcript())?;
@@ -81,7 +81,7 @@ fn session(story: &Story, checks: &mut Checks<'_>, watched: &mut Watched) -> Res
         loot.peer.server_name.as_deref() == Some(COLLECTOR),
         "the server name on the wire was the collector's",
     );
-    lab.finish_agent(Duration::from_secs(180))?;
+    lab.finish_agent(Duration::from_mins(3))?;
     check_session(checks, lab)?;
     Ok(loot)
 }
@@ -164,7 +164,7 @@ fn foreign_use(story: &Story, checks: &mut Checks<'_>, watched: &Watched) -> Res
         ),
     );
     // Both records of the file belong to the one alert; give the second time to be joined.
-    let id = found.id.clone();
+    let id = found.id;
     let whole = wait_for("the second foreign use", Duration::from_secs(5), || {
         let alert: Alert = correlator.get(&format!("/v1/alerts/{id}"))?;
         Ok((alert.unexplained_total >= records.len() as u64).then_some(alert))

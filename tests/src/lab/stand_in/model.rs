@@ -172,30 +172,27 @@ fn events(turn: usize, item: &Value) -> String {
                 "input_tokens_details": {"cached_tokens": 0},
                 "output_tokens_details": {"reasoning_tokens": 0}}})
     };
-    let mut text = String::new();
-    let mut event = |kind: &str, mut body: Value| {
+    let event = |kind: &str, mut body: Value| {
         if let Some(fields) = body.as_object_mut() {
             fields.insert("type".into(), kind.into());
         }
-        text.push_str(&format!("event: {kind}\ndata: {body}\n\n"));
+        format!("event: {kind}\ndata: {body}\n\n")
     };
-    event(
-        "response.created",
-        json!({"response": response("in_progress", json!([]))}),
-    );
-    event(
-        "response.output_item.added",
-        json!({"output_index": 0, "item": item}),
-    );
-    event(
-        "response.output_item.done",
-        json!({"output_index": 0, "item": item}),
-    );
-    event(
-        "response.completed",
-        json!({"response": response("completed", json!([item]))}),
-    );
-    text
+    let begun = response("in_progress", json!([]));
+    let done = response("completed", json!([item]));
+    [
+        event("response.created", json!({"response": begun})),
+        event(
+            "response.output_item.added",
+            json!({"output_index": 0, "item": item}),
+        ),
+        event(
+            "response.output_item.done",
+            json!({"output_index": 0, "item": item}),
+        ),
+        event("response.completed", json!({"response": done})),
+    ]
+    .concat()
 }
 
 #[cfg(test)]
