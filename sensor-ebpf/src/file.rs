@@ -1,0 +1,235 @@
+//! Accesses to watched files.
+//!
+//! Order of the look-ups: the filter first, by inode and by directory. It is an array, so a miss,
+//! which is nearly every access on the machine, costs no look-up in a hash map at all.
+
+use core::ptr::addr_of_mut;
+
+use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
+use keytrail_abi::{
+    RecordKind,
+    file::{
+        ACCESS_EXEC, ACCESS_OPEN, ACCESS_READ, FILE_DIR_WATCHED, FILE_HOLDER_NEW,
+        FILE_INODE_WATCHED, FILE_WRITE_ONLY, FileAccess, HOOK_LSM_FILE_OPEN,
+        HOOK_LSM_FILE_PERMISSION, HOOK_SYS_EXIT,
+    },
+    maps::{FileKey, SeenKey, TRACK_HOLDER, Tracked, filter_bit},
+};
+
+use crate::{
+    ctx::{
+        Outcome, Ptr, Who, config, count, count_suppressed, current_task, current_tgid, emit,
+        fill_header, in_scope, now, offs, read, read_ptr, start_of,
+    },
+    maps::{RING_ACCESS, SEEN, TRACKED, WATCH_FILTER, WATCHED_DIRS, WATCHED_INODES},
+};
+
+/// `file.f_mode`: open for reading.
+const FMODE_READ: u32 = 0x1;
+/// `file.f_mode`: opened to be executed.
+const FMODE_EXEC: u32 = 0x20;
+/// `mask` of `file_permission`: reading.
+const MAY_READ: i32 = 0x4;
+
+/// What an access is, apart from who does it to which file.
+#[derive(Clone, Copy)]
+struct How {
+    access: u16,
+    hook: u16,
+    flags: u32,
+}
+
+/// The key of an inode.
+#[inline(always)]
+pub fn key_of_inode(inode: Ptr) -> Option<FileKey> {
+    let ino = read(inode, offs!(inode_ino))?;
+    let sb = read_ptr(inode, offs!(inode_sb))?;
+    Some(FileKey { ino, dev: read(sb, offs!(sb_dev))?, pad: 0 })
+}
+
+#[inline(always)]
+fn filtered(key: &FileKey) -> bool {
+    let bit = filter_bit(key);
+    WATCH_FILTER.get((bit / 64) as u32).is_some_and(|word| word & (1 << (bit % 64)) != 0)
+}
+
+/// A file is opened.
+#[inline(always)]
+pub fn on_file_open(file: Ptr) {
+    let how = open_how(file, HOOK_LSM_FILE_OPEN);
+    on_struct_file(file, how);
+}
+
+#[inline(always)]
+fn open_how(file: Ptr, hook: u16) -> How {
+    let mode: u32 = read(file, offs!(file_mode)).unwrap_or(FMODE_READ);
+    let access = if mode & FMODE_EXEC != 0 { ACCESS_EXEC } else { ACCESS_OPEN };
+    let flags = if mode & FMODE_READ == 0 { FILE_WRITE_ONLY } else { 0 };
+    How { access, hook, flags }
+}
+
+/// An open file is read, by whatever system call.
+#[inline(always)]
+pub fn on_file_permission(file: Ptr, mask: i32) {
+    if mask & MAY_READ != 0 {
+        on_file(file, ACCESS_READ, HOOK_LSM_FILE_PERMISSION);
+    }
+}
+
+/// An open file is mapped or received. `file` is null for an anonymous mapping.
+#[inline(always)]
+pub fn on_file(file: Ptr, access: u16, hook: u16) {
+    on_struct_file(file, How { access, hook, flags: 0 });
+}
+
+#[inline(always)]
+fn on_struct_file(file: Ptr, how: How) {
+    let Some(inode) = read_ptr(file, offs!(file_inode)) else { return };
+    on_inode(inode, read_ptr(file, offs!(file_dentry)), how);
+}
+
+/// Pages of a file are read or mapped: there is no `struct file` here, only the inode. Any of the
+/// inode's names stands for the directory; a hard link in a watched directory may so be missed, the
+/// watched inode itself never.
+#[inline(always)]
+pub fn on_mapping(mapping: Ptr, access: u16, hook: u16) {
+    let Some(inode) = read_ptr(mapping, offs!(mapping_host)) else { return };
+    let dentry = read_ptr(inode, offs!(inode_alias))
+        .map(|alias| alias.wrapping_sub(offs!(dentry_alias)));
+    on_inode(inode, dentry, How { access, hook, flags: 0 });
+}
+
+/// A system call returns: if it was an open, look at what the new descriptor refers to.
+#[inline(always)]
+pub fn on_sys_exit(regs: Ptr, ret: i64) {
+    if ret < 0 {
+        return;
+    }
+    let Some(nr) = read::<i64>(regs, offs!(regs_orig_ax)) else { return };
+    if !is_open(nr) {
+        return;
+    }
+    let Some(file) = file_of_fd(ret as u64) else { return };
+    let how = open_how(file, HOOK_SYS_EXIT);
+    on_struct_file(file, how);
+}
+
+/// x86-64: open, creat, openat, open_by_handle_at, openat2.
+#[inline(always)]
+fn is_open(nr: i64) -> bool {
+    nr == 257 || nr == 2 || nr == 437 || nr == 85 || nr == 304
+}
+
+#[inline(always)]
+fn file_of_fd(fd: u64) -> Option<Ptr> {
+    let files = read_ptr(current_task(), offs!(task_files))?;
+    let table = read_ptr(files, offs!(files_fdt))?;
+    let max: u32 = read(table, offs!(fdt_max_fds))?;
+    if fd >= u64::from(max) {
+        return None;
+    }
+    let array = read_ptr(table, offs!(fdt_fd))?;
+    read_ptr(array, fd as usize * 8)
+}
+
+#[inline(always)]
+fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
+    let Some(key) = key_of_inode(inode) else { return };
+    let dir = dentry.and_then(|d| dir_of(d, key.dev)).unwrap_or(FileKey { ino: 0, dev: 0, pad: 0 });
+    let (inode_maybe, dir_maybe) = (filtered(&key), filtered(&dir));
+    if !inode_maybe && !dir_maybe {
+        return;
+    }
+    let tgid = current_tgid();
+    if tgid == config!(self_tgid) {
+        return;
+    }
+    // SAFETY: map values stay readable in a BPF program.
+    let (tracked, inode_hit, dir_hit) = unsafe {
+        (
+            TRACKED.get(tgid),
+            inode_maybe && WATCHED_INODES.get(key).is_some(),
+            dir_maybe && WATCHED_DIRS.get(dir).is_some(),
+        )
+    };
+    let mut flags = how.flags;
+    if inode_hit {
+        flags |= FILE_INODE_WATCHED;
+    }
+    if dir_hit {
+        flags |= FILE_DIR_WATCHED;
+    }
+    match tracked {
+        Some(_) if inode_hit || dir_hit => {}
+        None if inode_hit && in_scope() => {}
+        _ => return,
+    }
+    let now = now();
+    if tracked.is_some() && repeated(&key, tgid, how.access, now) {
+        count_suppressed(RecordKind::FileAccess);
+        return;
+    }
+    let (start_ns, track_flags) = match tracked {
+        Some(t) => (t.start_ns, t.flags),
+        None => {
+            let start_ns = start_of(current_task());
+            let value =
+                Tracked { start_ns, root_start_ns: start_ns, root_tgid: tgid, flags: TRACK_HOLDER };
+            if TRACKED.insert(tgid, value, 0).is_err() {
+                // The access itself is recorded all the same: it matters more than the children.
+                count(RecordKind::Fork, Outcome::MapFull);
+            }
+            flags |= FILE_HOLDER_NEW;
+            let _ = SEEN.insert(seen_key(&key, tgid, how.access), now, 0);
+            (start_ns, TRACK_HOLDER)
+        }
+    };
+    let who = Who::current(start_ns);
+    // SAFETY: all fields are written; the tail of `name` is zeroed.
+    unsafe {
+        emit::<FileAccess>(&RING_ACCESS, RecordKind::FileAccess, |r| {
+            fill_header(addr_of_mut!((*r).head), RecordKind::FileAccess, &who, now);
+            addr_of_mut!((*r).ino).write(key.ino);
+            addr_of_mut!((*r).dir_ino).write(dir.ino);
+            addr_of_mut!((*r).dev).write(key.dev);
+            addr_of_mut!((*r).dir_dev).write(dir.dev);
+            addr_of_mut!((*r).access).write(how.access);
+            addr_of_mut!((*r).hook).write(how.hook);
+            addr_of_mut!((*r).flags).write(flags);
+            addr_of_mut!((*r).track_flags).write(track_flags);
+            let name = addr_of_mut!((*r).name);
+            name.write_bytes(0, 1);
+            let len = dentry
+                .and_then(|d| read_ptr(d, offs!(dentry_name)))
+                .and_then(|p| bpf_probe_read_kernel_str_bytes(p, &mut *name).ok())
+                .map_or(0, <[u8]>::len);
+            addr_of_mut!((*r).name_len).write(len as u32);
+        });
+    }
+}
+
+/// The key of the directory that `dentry` lies in. A directory is on the device of its files.
+#[inline(always)]
+fn dir_of(dentry: Ptr, dev: u32) -> Option<FileKey> {
+    let parent = read_ptr(dentry, offs!(dentry_parent))?;
+    let inode = read_ptr(parent, offs!(dentry_inode))?;
+    Some(FileKey { ino: read(inode, offs!(inode_ino))?, dev, pad: 0 })
+}
+
+#[inline(always)]
+fn seen_key(key: &FileKey, tgid: u32, access: u16) -> SeenKey {
+    SeenKey { ino: key.ino, dev: key.dev, tgid, access: u32::from(access), pad: 0 }
+}
+
+/// Whether this process did this to this file a moment ago; if not, notes that it does now.
+#[inline(always)]
+fn repeated(key: &FileKey, tgid: u32, access: u16, now: u64) -> bool {
+    let key = seen_key(key, tgid, access);
+    // SAFETY: map values stay readable in a BPF program.
+    let last = unsafe { SEEN.get(key) }.copied().unwrap_or(0);
+    if last != 0 && now.wrapping_sub(last) < config!(dedupe_ns) {
+        return true;
+    }
+    let _ = SEEN.insert(key, now, 0);
+    false
+}
