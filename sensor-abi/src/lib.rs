@@ -9,6 +9,10 @@
 //! `from_raw`: a value that this agent does not know is then an error to be counted, never
 //! undefined behaviour.
 #![no_std]
+#![cfg_attr(
+    feature = "user",
+    allow(unnameable_types, reason = "zerocopy's derive makes helper types of its own")
+)]
 
 pub mod config;
 pub mod file;
