@@ -24,7 +24,7 @@ pub fn event(wire: wire::Event) -> Result<(Timestamp, Fact), WireError> {
 impl From<Fact> for WireFact {
     fn from(model: Fact) -> Self {
         match model {
-            Fact::Exposure(fact) => Self::Exposure(fact.into()),
+            Fact::Exposure(fact) => Self::Exposure((*fact).into()),
             Fact::ConnectionOpened(fact) => Self::ConnectionOpened(fact.into()),
             Fact::ConnectionNamed(fact) => Self::ConnectionNamed(fact.into()),
             Fact::ConnectionClosed(fact) => Self::ConnectionClosed(fact.into()),
@@ -47,7 +47,7 @@ impl TryFrom<WireFact> for Fact {
             required(Some(wire), field)
         }
         Ok(match wire {
-            WireFact::Exposure(fact) => Self::Exposure(within(fact, "exposure")?),
+            WireFact::Exposure(fact) => Self::Exposure(Box::new(within(fact, "exposure")?)),
             WireFact::ConnectionOpened(fact) => {
                 Self::ConnectionOpened(within(fact, "connection_opened")?)
             }
