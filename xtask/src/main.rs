@@ -8,6 +8,7 @@
     reason = "a command-line tool talks on its terminal"
 )]
 
+mod bench;
 mod children;
 mod cmd;
 mod demo;
@@ -49,6 +50,11 @@ enum Task {
     Test(test::Args),
     /// Boot a guest kernel and run the sensor's self-test in it
     Vm(vm::Args),
+    /// Measure the sensor's cost, the pipeline's rate or the time to an alert
+    Bench(bench::Args),
+    /// The workload of the benchmarks
+    #[command(hide = true)]
+    BenchLoad(bench::Load),
     /// Check format and lints
     Lint,
     /// Check licences and advisories of the dependencies (needs cargo-deny)
@@ -79,6 +85,8 @@ fn run(task: Task, ui: &Ui) -> anyhow::Result<ExitCode> {
         Task::Demo(args) => demo::run(&ws, ui, &args),
         Task::Test(args) => Ok(test::run(&ws, ui, &args)),
         Task::Vm(args) => vm::run(&ws, ui, &args),
+        Task::Bench(args) => bench::run(&ws, ui, &args).map(done),
+        Task::BenchLoad(load) => bench::load(&load).map(done),
         Task::Lint => lint::run(&ws, ui).map(done),
         Task::Deny => lint::deny(&ws, ui).map(done),
         Task::Dist => dist::run(&ws, ui).map(done),
