@@ -1,5 +1,7 @@
 //! `cargo xtask demo`: builds everything and lets the lab play the theft.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -43,6 +45,34 @@ pub(crate) fn install(ws: &Workspace, ui: &Ui) -> Result<()> {
     cmd::quiet(ws, &step, "lab-install", command(ws).arg("--install-only"))?;
     step.done();
     Ok(())
+}
+
+/// What keeps the demo from being played on this machine, if anything does.
+pub(crate) fn obstacle() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root: namespaces, a cgroup and BPF".to_owned());
+    }
+    // sysadmin, network administration and BPF: root in a container may lack them
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())?;
+    for (bit, name) in [
+        (21, "CAP_SYS_ADMIN"),
+        (12, "CAP_NET_ADMIN"),
+        (39, "CAP_BPF"),
+    ] {
+        if effective & (1 << bit) == 0 {
+            return Some(format!("root lacks {name} here, as in a container"));
+        }
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Some("the kernel has no BTF (/sys/kernel/btf/vmlinux)".to_owned());
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let cgroup2 = mounts
+        .lines()
+        .any(|line| line.split_whitespace().nth(2) == Some("cgroup2"));
+    (!cgroup2).then(|| "no cgroup v2 is mounted".to_owned())
 }
 
 /// The demo's program, told where the binaries and the lab's cache are.

@@ -111,7 +111,14 @@ pub(crate) fn guest(ws: &Workspace, ui: &Ui, series: Series, load: &Load<'_>) ->
         series.name(),
         kernel.version
     ));
-    let run = qemu::boot(ws, &step, series, &kernel, &image)?;
+    let run = qemu::boot(
+        ws,
+        &step,
+        series,
+        &kernel,
+        &image,
+        matches!(load, Load::SelfTest(_)),
+    )?;
     step.done();
     for case in &run.cases {
         println!("[{}] {case}", series.name());

@@ -131,6 +131,12 @@ impl Reader {
             self.in_successes = false;
             self.passed += count(result, "passed");
             self.failed_count += count(result, "failed");
+        } else if let Some((_, result)) = line.split_once("selftest: ") {
+            // a test program of its own kind; its skipped cases are taken off again at the end
+            self.passed += count(result, "passed") + count(result, "skipped");
+            self.failed_count += count(result, "failed");
+        } else if let Some(failed) = line.strip_prefix("FAILED ") {
+            self.failed.push(failed.trim().to_owned());
         } else if let Some((name, outcome)) = line
             .strip_prefix("test ")
             .and_then(|test| test.split_once(" ... "))
@@ -155,7 +161,10 @@ impl Reader {
     /// Takes a line `SKIPPED <name>: <reason>`; others are nothing to it.
     pub(super) fn skip_line(&mut self, line: &str) {
         if let Some(skip) = line.strip_prefix("SKIPPED ") {
-            let (name, reason) = skip.split_once(": ").unwrap_or((skip, "no reason given"));
+            let (name, reason) = skip
+                .trim()
+                .split_once(": ")
+                .unwrap_or((skip, "no reason given"));
             self.skipped.insert(name.to_owned(), reason.to_owned());
         }
     }
@@ -194,7 +203,7 @@ impl Reader {
 
 /// The number before `word` in `ok. 5 passed; 0 failed; ...`.
 fn count(result: &str, word: &str) -> u64 {
-    let mut words = result.split([' ', ';']).filter(|w| !w.is_empty());
+    let mut words = result.split([' ', ';', ',']).filter(|w| !w.is_empty());
     let mut before = 0;
     words
         .find_map(|w| {
@@ -269,6 +278,19 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         assert!(shown.contains(&"assertion failed"));
         assert!(shown.contains(&"SKIPPED one: not root"));
         assert!(shown.iter().any(|line| line.starts_with("test result")));
+    }
+
+    #[test]
+    fn a_self_test_is_counted() {
+        let text = "ok       open\nSKIPPED  exec: no hook\nFAILED   mmap: nothing seen\n\
+                    kernel selftest: 1 passed, 1 skipped, 1 failed";
+        let (counts, _) = read(text, false);
+        assert_eq!(
+            (counts.passed, counts.failed.len(), counts.skipped.len()),
+            (1, 1, 1)
+        );
+        assert_eq!(counts.failed[0].0, "mmap: nothing seen");
+        assert_eq!(counts.skipped[0], ("exec".to_owned(), "no hook".to_owned()));
     }
 
     #[test]

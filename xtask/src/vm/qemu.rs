@@ -63,6 +63,8 @@ struct Serial {
     booted: bool,
     exit: Option<i32>,
     cases: Vec<Case>,
+    /// How many of the cases are the self-test's own.
+    self_tested: usize,
     kvm_failed: bool,
 }
 
@@ -78,6 +80,7 @@ pub(super) fn boot(
     series: Series,
     kernel: &Kernel,
     image: &Path,
+    self_test: bool,
 ) -> Result<Run> {
     let log = ws.logs().join(format!("guest-{}.log", series.name()));
     let since = Instant::now();
@@ -100,7 +103,7 @@ pub(super) fn boot(
             Duration::from_mins(2),
         )?;
         if serial.booted {
-            return Ok(conclude(serial, "kvm", since.elapsed(), log));
+            return Ok(conclude(serial, self_test, "kvm", since.elapsed(), log));
         }
         step.line("    KVM is there but no guest boots with it: using emulation");
         fs::write(&verdict, boot_id)
@@ -108,7 +111,7 @@ pub(super) fn boot(
     }
     let tcg = ["-accel", "tcg,thread=multi"];
     let serial = attempt(step, &log, kernel, image, &tcg, Duration::from_mins(8))?;
-    Ok(conclude(serial, "tcg", since.elapsed(), log))
+    Ok(conclude(serial, self_test, "tcg", since.elapsed(), log))
 }
 
 fn attempt(
@@ -202,19 +205,51 @@ impl Serial {
                 outcome,
                 reason: None,
             });
-        } else if line.starts_with('{')
-            && let Ok(case) = serde_json::from_str(line)
-        {
+        } else if let Some(case) = self_test_case(line) {
             self.cases.push(case);
+            self.self_tested += 1;
         }
     }
 }
 
+/// Reads a line of the self-test: `ok NAME`, `FAILED NAME: why` or `SKIPPED NAME: why`, or a JSON
+/// object with the same. Names have no colon followed by a space.
+fn self_test_case(line: &str) -> Option<Case> {
+    if line.starts_with('{') {
+        return serde_json::from_str(line).ok();
+    }
+    let (word, rest) = line.split_once(' ')?;
+    let outcome = match word {
+        "ok" => Outcome::Passed,
+        "FAILED" => Outcome::Failed,
+        "SKIPPED" => Outcome::Skipped,
+        _ => return None,
+    };
+    let (name, reason) = match rest.trim().split_once(": ") {
+        Some((name, why)) if outcome != Outcome::Passed => (name, Some(why.to_owned())),
+        _ => (rest.trim(), None),
+    };
+    Some(Case {
+        name: name.to_owned(),
+        outcome,
+        reason,
+    })
+}
+
 /// Adds the case that says whether the guest itself came to its end.
-fn conclude(serial: Serial, accelerator: &'static str, time: Duration, log: PathBuf) -> Run {
+fn conclude(
+    serial: Serial,
+    self_test: bool,
+    accelerator: &'static str,
+    time: Duration,
+    log: PathBuf,
+) -> Run {
     let mut cases = serial.cases;
     let told_failure = cases.iter().any(|c| c.outcome == Outcome::Failed);
     let reason = match serial.exit {
+        Some(0) if self_test && serial.self_tested == 0 => {
+            Some("the self-test named no case".to_owned())
+        }
         Some(0) => None,
         Some(code) if told_failure => Some(format!("the self-test exited with {code}")),
         Some(code) => Some(format!(
@@ -275,7 +310,13 @@ mod tests {
         for line in lines {
             serial.read(line);
         }
-        conclude(serial, "tcg", Duration::ZERO, PathBuf::from("/nonexistent"))
+        conclude(
+            serial,
+            true,
+            "tcg",
+            Duration::ZERO,
+            PathBuf::from("/nonexistent"),
+        )
     }
 
     fn failures(run: &Run) -> Vec<&str> {
@@ -298,6 +339,26 @@ mod tests {
     }
 
     #[test]
+    fn the_self_tests_lines_are_read() {
+        let run = read(&[
+            "KEYTRAIL-INIT 6.12",
+            "ok       open, read",
+            "SKIPPED  io_uring: turned off: by sysctl",
+            "kernel selftest: 1 passed, 1 skipped, 0 failed",
+            "KEYTRAIL-EXIT 0",
+        ]);
+        let shown: Vec<String> = run.cases.iter().map(Case::to_string).collect();
+        assert_eq!(
+            shown[..2],
+            [
+                "passed  open, read",
+                "skipped io_uring: turned off: by sysctl"
+            ]
+        );
+        assert_eq!(run.cases.len(), 3);
+    }
+
+    #[test]
     fn every_way_to_fail_is_a_failed_case() {
         let end = "the guest came to its end";
         assert_eq!(failures(&read(&[])), [end]);
@@ -310,13 +371,23 @@ mod tests {
             [end]
         );
         assert_eq!(failures(&read(&["KEYTRAIL-EXIT x"])), [end]);
+        let silent = [
+            "KEYTRAIL-INIT 6.1",
+            "CASE passed kernel has BTF",
+            "KEYTRAIL-EXIT 0",
+        ];
+        assert_eq!(failures(&read(&silent)), [end]);
         let told = read(&[
             r#"{"case":"open","result":"fail","detail":"no event"}"#,
             "KEYTRAIL-EXIT 1",
         ]);
         assert_eq!(failures(&told), ["open", end]);
         assert_eq!(
-            failures(&read(&["CASE failed kernel has BTF", "KEYTRAIL-EXIT 0"])),
+            failures(&read(&[
+                "CASE failed kernel has BTF",
+                "ok open",
+                "KEYTRAIL-EXIT 0"
+            ])),
             ["kernel has BTF"]
         );
     }
