@@ -1,0 +1,192 @@
+//! Reading small files that others control: bounded, never blocking, inside the right root.
+//!
+//! A package manifest or an agent's configuration belongs to the user, who may have put a FIFO, a
+//! device, a 4 GiB file or a link out of a container in its place. Everything here opens without
+//! blocking, accepts regular files only and reads no more than it was told to.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+/// A file's identity as the kernel prints it: `s_dev` (not glibc's `st_dev` encoding) and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId {
+    /// `super_block.s_dev`: major in bits 20.., minor in bits 0..20 (`include/linux/kdev_t.h`).
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+}
+
+impl FileId {
+    /// From what `stat(2)` says.
+    #[must_use]
+    pub fn from_metadata(meta: &std::fs::Metadata) -> Self {
+        Self { dev: kernel_dev(meta.dev()), ino: meta.ino() }
+    }
+}
+
+/// Turns glibc's `st_dev` (`gnu_dev_makedev`: minor split around a 12-bit major) into the kernel's
+/// own `dev_t`, which is what a BPF program reads from `s_dev`.
+#[must_use]
+pub fn kernel_dev(st_dev: u64) -> u64 {
+    let major = ((st_dev >> 8) & 0xfff) | ((st_dev >> 32) & 0xffff_f000);
+    let minor = (st_dev & 0xff) | ((st_dev >> 12) & 0xffff_ff00);
+    (major << 20) | (minor & 0xf_ffff)
+}
+
+/// The file tree as one process sees it.
+#[derive(Clone, Debug, Default)]
+pub struct FsView {
+    root: Option<Arc<OwnedFd>>,
+}
+
+impl FsView {
+    /// The sensor's own view.
+    #[must_use]
+    pub fn host() -> Self {
+        Self::default()
+    }
+
+    /// The view of a process in another mount namespace or root: `root` is an open `/proc/PID/root`.
+    /// Links inside it stay inside it.
+    #[must_use]
+    pub fn rooted(root: OwnedFd) -> Self {
+        Self { root: Some(Arc::new(root)) }
+    }
+
+    /// True for the sensor's own view: only there are paths comparable between processes.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        self.root.is_none()
+    }
+
+    fn open(&self, path: &Path, flags: OFlag) -> io::Result<File> {
+        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        match &self.root {
+            None => std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path),
+            Some(root) => {
+                let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+                Ok(File::from(openat2(root.as_ref(), path, how)?))
+            }
+        }
+    }
+
+    /// Opens for reading with exactly these extra flags (`O_RDONLY` is implied).
+    pub(crate) fn open_raw(&self, path: &Path, flags: OFlag) -> io::Result<File> {
+        self.open(path, OFlag::O_RDONLY | flags)
+    }
+
+    /// Reads a regular file of at most `cap` bytes.
+    ///
+    /// # Errors
+    /// Whatever opening or reading gives; [`io::ErrorKind::InvalidInput`] when it is no regular
+    /// file, [`io::ErrorKind::FileTooLarge`] when it is larger than `cap`.
+    pub fn read(&self, path: &Path, cap: u64) -> io::Result<Vec<u8>> {
+        let mut file = self.open(path, OFlag::O_RDONLY)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if meta.len() > cap {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
+        file.by_ref().take(cap).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Metadata of what the path leads to.
+    ///
+    /// # Errors
+    /// Whatever opening (`O_PATH`) gives.
+    pub fn metadata(&self, path: &Path) -> io::Result<std::fs::Metadata> {
+        self.open(path, OFlag::O_PATH)?.metadata()
+    }
+
+    /// True when the path leads to a regular file.
+    #[must_use]
+    pub fn is_file(&self, path: &Path) -> bool {
+        self.metadata(path).is_ok_and(|m| m.is_file())
+    }
+
+    /// The path with every link resolved, as seen inside this view.
+    ///
+    /// # Errors
+    /// Whatever opening or reading the link gives.
+    pub fn realpath(&self, path: &Path) -> io::Result<PathBuf> {
+        if self.is_host() {
+            return std::fs::canonicalize(path);
+        }
+        let file = self.open(path, OFlag::O_PATH)?;
+        std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    }
+
+    /// Names in a directory, at most `max` of them, sorted; empty when it cannot be read.
+    #[must_use]
+    pub fn list(&self, dir: &Path, max: usize) -> Vec<OsString> {
+        let mut names: Vec<OsString> = if self.is_host() {
+            std::fs::read_dir(dir)
+                .map(|entries| entries.take(max).flatten().map(|e| e.file_name()).collect())
+                .unwrap_or_default()
+        } else {
+            self.list_rooted(dir, max).unwrap_or_default()
+        };
+        names.sort();
+        names
+    }
+
+    fn list_rooted(&self, dir: &Path, max: usize) -> io::Result<Vec<OsString>> {
+        let file = self.open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        // `/proc/self/fd/N` leads to the very directory that was opened.
+        let opened = std::fs::read_dir(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let names = opened.take(max).flatten().map(|entry| entry.file_name()).collect();
+        Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_are_those_of_the_kernel() {
+        for (major, minor) in [(0u32, 24u32), (8, 1), (254, 0), (259, 300), (4000, 70_000)] {
+            let st_dev = nix::sys::stat::makedev(u64::from(major), u64::from(minor));
+            assert_eq!(kernel_dev(st_dev), (u64::from(major) << 20) | u64::from(minor));
+        }
+    }
+
+    #[test]
+    fn a_fifo_a_directory_and_a_large_file_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let large = dir.path().join("large");
+        std::fs::write(&large, [0; 100]).unwrap();
+        let host = FsView::host();
+        assert!(host.read(&fifo, 10).is_err());
+        assert!(host.read(dir.path(), 10).is_err());
+        assert_eq!(host.read(&large, 99).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(host.read(&large, 100).unwrap().len(), 100);
+    }
+
+    #[test]
+    fn links_in_a_rooted_view_stay_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join("etc/inside"), "in").unwrap();
+        std::os::unix::fs::symlink("/etc/inside", dir.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("out")).unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let view = FsView::rooted(root.into());
+        assert_eq!(view.read(Path::new("/link"), 10).unwrap(), b"in");
+        assert!(view.read(Path::new("/out"), 1 << 20).is_err());
+        assert_eq!(view.list(Path::new("/etc"), 10), ["inside"]);
+    }
+}
