@@ -18,6 +18,7 @@ pub mod hooks;
 pub mod load;
 pub mod preflight;
 pub mod rings;
+pub mod selftest;
 pub mod stats;
 pub mod watch;
 

@@ -43,6 +43,13 @@ pub(super) struct Rings {
     undecodable: u64,
 }
 
+#[expect(unsafe_code, reason = "registering a descriptor is part of loading")]
+fn register(ring: RingBuf<MapData>) -> std::io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: the ring owns its descriptor, gives the same one for as long as it lives, and the
+    // registration ends before it is dropped, as `AsyncFd` owns the ring.
+    unsafe { AsyncFd::register(ring) }.map_err(Into::into)
+}
+
 /// Nanoseconds since boot, time asleep included.
 #[must_use]
 pub fn boot_ns() -> u64 {
@@ -60,9 +67,10 @@ impl Rings {
                 .ok_or_else(|| MapError::InvalidName { name: name.to_owned() })?;
             let ring = RingBuf::try_from(map)?;
             let fd = ring.as_raw_fd();
-            rings.push(AsyncFd::new(ring).map_err(|e| MapError::InvalidName {
+            let ring = register(ring).map_err(|e| MapError::InvalidName {
                 name: format!("{name} (descriptor {fd} cannot be polled: {e})"),
-            })?);
+            })?;
+            rings.push(ring);
         }
         Ok(Self { rings, execs: Execs::default(), watermark: 0, undecodable: 0 })
     }

@@ -1,0 +1,170 @@
+//! What the actors do. Each runs as a process of its own inside the scope.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    net::{TcpStream, UdpSocket},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixStream,
+    },
+    process::Command,
+    sync::Arc,
+};
+
+/// Exit code of an actor that lacks the rights for its act.
+pub(super) const CANNOT: i32 = 77;
+/// What the connecting actors send and expect.
+pub(super) const SENT: usize = 70_001;
+/// What the listener answers.
+pub(super) const ANSWERED: usize = 12_345;
+/// The server name in the hello.
+pub(super) const SERVER_NAME: &str = "s3.eu-central-1.amazonaws.com";
+/// An environment variable and its size, to need several pieces.
+pub(super) const BIG_VARIABLE: (&str, usize) = ("KEYTRAIL_BIG", 9_000);
+
+type Done = Result<(), Box<dyn std::error::Error>>;
+
+/// Waits for the word, then acts.
+pub(super) fn run(args: &[String]) -> Done {
+    let [act, arg] = args else { return Err("an actor wants an act and an argument".into()) };
+    io::stdin().read_exact(&mut [0])?;
+    match act.as_str() {
+        "read" => fs::read(arg).map(drop)?,
+        "open" => File::open(arg).map(drop)?,
+        "bind" => return bind_mount(arg),
+        "inherited" => {
+            let mut file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+            file.read_to_end(&mut Vec::new())?;
+        }
+        "mmap" => return map(arg),
+        "sendfile" => {
+            let (mut out, _in) = UnixStream::pair()?;
+            // The standard library copies from a file to a socket with sendfile.
+            io::copy(&mut File::open(arg)?, &mut out)?;
+        }
+        "child" => {
+            let status = Command::new("/bin/cat")
+                .args([arg.as_str(), "/dev/null"])
+                .env_clear()
+                .env(BIG_VARIABLE.0, "x".repeat(BIG_VARIABLE.1))
+                .stdout(std::process::Stdio::null())
+                .status()?;
+            if !status.success() {
+                return Err("cat failed".into());
+            }
+        }
+        "thread" => {
+            let path = arg.clone();
+            std::thread::spawn(move || fs::read(path)).join().map_err(|_| "panic")??;
+        }
+        "new-file" => {
+            let fresh = format!("{arg}.new");
+            fs::write(&fresh, "fresh")?;
+            fs::rename(&fresh, arg)?;
+            fs::read(arg)?;
+        }
+        "connect" => return connect(arg),
+        "hello" => return hello(arg),
+        "udp" => UdpSocket::bind("127.0.0.1:0")?.send_to(b"x", arg.as_str()).map(drop)?,
+        "udp-connected" => {
+            let socket = UdpSocket::bind("127.0.0.1:0")?;
+            socket.connect(arg)?;
+            socket.send(b"x")?;
+        }
+        "refused" => {
+            if TcpStream::connect(arg).is_ok() {
+                return Err("somebody listens there".into());
+            }
+        }
+        "spin" => {
+            for _ in 0..arg.parse::<u32>()? {
+                Command::new("/bin/cat").arg("/dev/null").status()?;
+            }
+        }
+        "fan" => {
+            let mut children = Vec::new();
+            for _ in 0..arg.parse::<u32>()? {
+                let child = Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn()?;
+                children.push(child);
+            }
+            for mut child in children {
+                drop(child.stdin.take());
+                child.wait()?;
+            }
+        }
+        _ => return Err(format!("no such act: {act}").into()),
+    }
+    Ok(())
+}
+
+/// Reads through a bind mount in a mount namespace of its own.
+fn bind_mount(path: &str) -> Done {
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+    if unshare(CloneFlags::CLONE_NEWNS).is_err() {
+        std::process::exit(CANNOT);
+    }
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let target = format!("{path}.bound");
+    File::create(&target)?;
+    mount(Some(path), target.as_str(), none, MsFlags::MS_BIND, none)?;
+    fs::read(&target)?;
+    Ok(())
+}
+
+/// Maps a descriptor that was inherited, and touches the mapping.
+#[expect(unsafe_code, reason = "the case is about mmap, which has no safe form")]
+fn map(_path: &str) -> Done {
+    let fd = io::stdout().as_fd().try_clone_to_owned()?;
+    // SAFETY: a new private mapping, of which one byte is read while the file is not cut.
+    let byte = unsafe {
+        let (prot, flags) = (libc::PROT_READ, libc::MAP_PRIVATE);
+        let at = libc::mmap(std::ptr::null_mut(), 1, prot, flags, fd.as_raw_fd(), 0);
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error().into());
+        }
+        at.cast::<u8>().read_volatile()
+    };
+    if byte == b'[' { Ok(()) } else { Err("the mapping holds something else".into()) }
+}
+
+fn connect(address: &str) -> Done {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(&vec![b'x'; SENT])?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    if answer.len() == ANSWERED { Ok(()) } else { Err(format!("{} bytes came", answer.len()).into()) }
+}
+
+/// A ClientHello as a real TLS library makes it.
+pub(super) fn client_hello() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), SERVER_NAME.try_into()?)?;
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello)?;
+    Ok(hello)
+}
+
+/// Sends a hello in two segments, then something that no one may record.
+fn hello(address: &str) -> Done {
+    let hello = client_hello()?;
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    let (first, second) = hello.split_at(50);
+    stream.write_all(first)?;
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    stream.write_all(second)?;
+    stream.write_all(b"SECRET AFTER THE HELLO")?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    stream.read_to_end(&mut Vec::new())?;
+    Ok(())
+}
