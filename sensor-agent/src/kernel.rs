@@ -9,6 +9,7 @@
 //! stats    what was seen and lost          check      the table for people
 //! ```
 
+pub mod bench;
 pub mod btf;
 mod canary;
 pub mod decode;

@@ -8,7 +8,7 @@
 mod actor;
 mod cases;
 mod loss;
-mod stage;
+pub(in crate::kernel) mod stage;
 
 use std::{path::PathBuf, process::ExitCode};
 

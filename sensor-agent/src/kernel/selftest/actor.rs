@@ -93,8 +93,41 @@ pub(super) fn run(args: &[String]) -> Done {
                 child.wait()?;
             }
         }
+        "bench-open" => {
+            let path = std::env::current_exe()?;
+            return bench(arg.parse()?, || File::open(&path).map(drop));
+        }
+        "bench-getppid" => {
+            return bench(arg.parse()?, || {
+                nix::unistd::getppid();
+                Ok(())
+            });
+        }
+        "bench-connect" => {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+            let address = listener.local_addr()?;
+            std::thread::spawn(move || while listener.accept().is_ok() {});
+            return bench(arg.parse::<u32>()? / 10, || TcpStream::connect(address).map(drop));
+        }
         _ => return Err(format!("no such act: {act}").into()),
     }
+    Ok(())
+}
+
+/// Repeats an operation and prints this thread's CPU nanoseconds for one.
+#[allow(clippy::print_stdout, reason = "the measurement is the output")]
+fn bench(n: u32, mut operation: impl FnMut() -> io::Result<()>) -> Done {
+    use nix::time::{ClockId, clock_gettime};
+    let cpu = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(std::time::Duration::from);
+    for _ in 0..n / 10 {
+        operation()?;
+    }
+    let begin = cpu()?;
+    for _ in 0..n {
+        operation()?;
+    }
+    let spent = cpu()?.saturating_sub(begin);
+    println!("{}", spent.as_nanos() / u128::from(n.max(1)));
     Ok(())
 }
 

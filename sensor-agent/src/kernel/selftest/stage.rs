@@ -17,7 +17,7 @@ use crate::kernel::{
 use keytrail_model::coverage::CoverageState;
 
 /// Why there is no stage.
-pub(super) enum StageError {
+pub(in crate::kernel) enum StageError {
     /// The machine does not allow it.
     Cannot(String),
     /// It should have worked.
@@ -25,10 +25,10 @@ pub(super) enum StageError {
 }
 
 /// A cgroup that goes away with this.
-pub(super) struct Cgroup(pub(super) PathBuf);
+pub(in crate::kernel) struct Cgroup(pub(super) PathBuf);
 
 impl Cgroup {
-    pub(super) fn create(name: &str) -> Result<Self, LoadError> {
+    pub(in crate::kernel) fn create(name: &str) -> Result<Self, LoadError> {
         let dir = preflight::cgroup2_mount()?.join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).map_err(|source| LoadError::Io {
             what: format!("cannot make the cgroup {}", dir.display()),
@@ -51,7 +51,7 @@ impl Drop for Cgroup {
 }
 
 /// A directory that goes away with this.
-pub(super) struct Dir(pub(super) PathBuf);
+pub(in crate::kernel) struct Dir(pub(in crate::kernel) PathBuf);
 
 impl Drop for Dir {
     fn drop(&mut self) {
@@ -60,10 +60,10 @@ impl Drop for Dir {
 }
 
 /// The stage.
-pub(super) struct Stage {
-    pub(super) sensor: Sensor,
-    pub(super) cgroup: Cgroup,
-    pub(super) dir: Dir,
+pub(in crate::kernel) struct Stage {
+    pub(in crate::kernel) sensor: Sensor,
+    pub(in crate::kernel) cgroup: Cgroup,
+    pub(in crate::kernel) dir: Dir,
     pub(super) prefix: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Seen<'a> {
 }
 
 impl Stage {
-    pub(super) fn set(prefix: &[&str], mut config: SensorConfig) -> Result<Self, StageError> {
+    pub(in crate::kernel) fn set(prefix: &[&str], mut config: SensorConfig) -> Result<Self, StageError> {
         let broken = |e: std::io::Error| StageError::Broken(e.to_string());
         let cannot = |e: LoadError| StageError::Cannot(e.to_string());
         preflight::check().map_err(cannot)?;
@@ -155,14 +155,7 @@ impl Stage {
         arg: &str,
         stdout: Option<File>,
     ) -> std::io::Result<Child> {
-        let child = Command::new(std::env::current_exe()?)
-            .args(&self.prefix)
-            .args(["--actor", act, arg])
-            .stdin(Stdio::piped())
-            .stdout(stdout.map_or_else(Stdio::null, Stdio::from))
-            .spawn()?;
-        fs::write(self.cgroup.0.join("cgroup.procs"), child.id().to_string())?;
-        Ok(child)
+        start_actor(&self.prefix, &self.cgroup, act, arg, stdout)
     }
 
     /// Reads events until the watermark has passed the present moment, at least for `least`.
@@ -180,8 +173,26 @@ impl Stage {
     }
 }
 
+/// Starts this binary again as an actor and puts it into `cgroup`.
+pub(in crate::kernel) fn start_actor(
+    prefix: &[String],
+    cgroup: &Cgroup,
+    act: &str,
+    arg: &str,
+    stdout: Option<File>,
+) -> std::io::Result<Child> {
+    let child = Command::new(std::env::current_exe()?)
+        .args(prefix)
+        .args(["--actor", act, arg])
+        .stdin(Stdio::piped())
+        .stdout(stdout.map_or_else(Stdio::null, Stdio::from))
+        .spawn()?;
+    fs::write(cgroup.0.join("cgroup.procs"), child.id().to_string())?;
+    Ok(child)
+}
+
 /// Lets an actor begin.
-pub(super) fn go(child: &mut Child) -> std::io::Result<()> {
+pub(in crate::kernel) fn go(child: &mut Child) -> std::io::Result<()> {
     match child.stdin.take() {
         Some(mut stdin) => stdin.write_all(b"\n"),
         None => Ok(()),
