@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::quartiles;
-use super::stand::{Stand, Who};
+use super::stand::Stand;
 use crate::ui::Ui;
 use crate::workspace::Workspace;
 
@@ -28,7 +28,7 @@ pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32) -> Result<String> {
     for round in 0..rounds {
         let before = durable(&stand)?;
         let since = Instant::now();
-        stand.work(Who::Tracked, 0, CONNECTS)?;
+        stand.work(CONNECTS)?;
         let produced = since.elapsed();
         let (count, last) = settle(&stand, before, since)?;
         ensure!(

@@ -1,87 +1,108 @@
-//! What a sensor costs a process: untracked and tracked, beside no sensor at all.
+//! What a sensor costs a process: the sensor measures it itself, with rounds without a sensor, of an
+//! untracked and of a tracked process interleaved.
 
-use anyhow::Result;
-use serde_json::Value;
+use std::process::Command;
 
-use super::quartiles;
-use super::stand::{Stand, Who};
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::cmd;
 use crate::ui::Ui;
 use crate::workspace::Workspace;
 
-const OPENS: u32 = 50_000;
-const CONNECTS: u32 = 2_000;
-/// How often the sensor is started and stopped, so that slow drifts of the machine hit all rows.
-const CYCLES: u32 = 3;
-
-/// One row of the table: its samples of both kinds.
-#[derive(Default)]
-struct Row {
-    opens: Vec<f64>,
-    connects: Vec<f64>,
-}
-
-impl Row {
-    fn add(&mut self, (open, connect): (f64, f64)) {
-        self.opens.push(open);
-        self.connects.push(connect);
-    }
-
-    fn print(&self, name: &str, base: &Self) -> String {
-        let cell = |samples: &[f64], base: &[f64]| {
-            let (low, middle, high) = quartiles(samples.to_vec());
-            let more = middle - quartiles(base.to_vec()).1;
-            format!("{middle:.0} ({low:.0}-{high:.0}) | {more:+.0}")
-        };
-        let (opens, connects) = (
-            cell(&self.opens, &base.opens),
-            cell(&self.connects, &base.connects),
-        );
-        format!("| {name} | {opens} | {connects} |\n")
-    }
+/// One line of `sensor-agent bench-workload --json`: a median of CPU ns for one operation.
+#[derive(Deserialize)]
+struct Median {
+    workload: String,
+    /// `1 none`, `2 untracked`, `3 tracked`
+    variant: String,
+    ns: f64,
 }
 
 pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32) -> Result<String> {
-    let mut stand = Stand::make(ws, "sensor")?;
-    let step = ui.step("opens and connects, with and without a sensor");
-    let (mut none, mut outside, mut untracked, mut tracked) = (
-        Row::default(),
-        Row::default(),
-        Row::default(),
-        Row::default(),
-    );
-    let mut plan = "unknown".to_owned();
-    let in_cycle = rounds.div_ceil(CYCLES).max(1);
-    for cycle in 0..CYCLES {
-        for _ in 0..in_cycle {
-            step.now(&format!("cycle {} of {CYCLES}: no sensor", cycle + 1));
-            none.add(stand.work(Who::Untracked, OPENS, CONNECTS)?);
-        }
-        let ready = stand.start_sensor(ws, "sensor")?;
-        if let Some(text) = ready.get("plan").and_then(Value::as_str) {
-            text.clone_into(&mut plan);
-        }
-        for _ in 0..in_cycle {
-            step.now(&format!("cycle {} of {CYCLES}: with a sensor", cycle + 1));
-            outside.add(stand.work(Who::Outside, OPENS, CONNECTS)?);
-            untracked.add(stand.work(Who::Untracked, OPENS, CONNECTS)?);
-            tracked.add(stand.work(Who::Tracked, OPENS, CONNECTS)?);
-        }
-        stand.stop_sensor()?;
-    }
-    stand.end()?;
+    let step = ui.step(format!(
+        "{rounds} rounds of opens and connects, with and without a sensor"
+    ));
+    let mut bench = Command::new(ws.binary("sensor-agent"));
+    bench.args(["bench-workload", "--json", "--rounds", &rounds.to_string()]);
+    let mut medians: Vec<Median> = Vec::new();
+    let mut header = String::new();
+    let mut tail = cmd::Tail::default();
+    let status = cmd::stream(
+        &mut bench,
+        &ws.logs().join("bench-sensor.log"),
+        |_, line| {
+            tail.push(line);
+            if line.starts_with("kernel ") {
+                line.clone_into(&mut header);
+            } else if let Ok(median) = serde_json::from_str(line) {
+                medians.push(median);
+            }
+        },
+    )?;
+    let measured = status
+        .success()
+        .then_some(())
+        .filter(|()| !medians.is_empty());
+    measured
+        .with_context(|| format!("`sensor-agent bench-workload` failed ({status}):\n{tail}"))?;
     step.done();
-    Ok([
-        format!(
-            "Plan {plan}. CPU ns of the calling thread for one open+close of an ordinary file and one \
-             connect+close to loopback: median (quartiles) of {} rounds of {OPENS} opens and {CONNECTS} \
-             connects, and the difference from no sensor.\n\n",
-            in_cycle * CYCLES
-        ),
-        "| process | open+close | more | connect+close | more |\n|---|---:|---:|---:|---:|\n".to_owned(),
-        none.print("no sensor on the machine", &none),
-        outside.print("outside the sensor's scope", &none),
-        untracked.print("in scope, not tracked", &none),
-        tracked.print("in scope, tracked", &none),
-    ]
-    .concat())
+    Ok(format!(
+        "Measured on {header}, for one operation.\n\n{}",
+        table(&medians)
+    ))
+}
+
+/// A row for each operation: without a sensor, and what it costs more with one.
+fn table(medians: &[Median]) -> String {
+    let of = |workload: &str, variant: &str| {
+        let found = medians
+            .iter()
+            .find(|m| m.workload == workload && m.variant.ends_with(variant));
+        found.map_or(f64::NAN, |m| m.ns)
+    };
+    let mut rows = vec![
+        "| operation | no sensor, ns | untracked | more | tracked | more |".to_owned(),
+        "|---|---:|---:|---:|---:|---:|".to_owned(),
+    ];
+    for workload in medians
+        .iter()
+        .filter(|m| m.variant.ends_with("none"))
+        .map(|m| &m.workload)
+    {
+        let (none, untracked, tracked) = (
+            of(workload, " none"),
+            of(workload, " untracked"),
+            of(workload, " tracked"),
+        );
+        rows.push(format!(
+            "| {workload} | {none:.0} | {untracked:.0} | {:+.0} | {tracked:.0} | {:+.0} |",
+            untracked - none,
+            tracked - none
+        ));
+    }
+    rows.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_become_a_table() {
+        let line = |workload: &str, variant: &str, ns: u32| {
+            let text = format!(r#"{{"workload":"{workload}","variant":"{variant}","ns":{ns}}}"#);
+            serde_json::from_str::<Median>(&text).unwrap()
+        };
+        let medians = [
+            line("open", "1 none", 2000),
+            line("open", "2 untracked", 2100),
+            line("open", "3 tracked", 2900),
+        ];
+        let table = table(&medians);
+        assert!(
+            table.ends_with("| open | 2000 | 2100 | +100 | 2900 | +900 |\n"),
+            "{table}"
+        );
+    }
 }

@@ -17,8 +17,6 @@ use crate::workspace::Workspace;
 
 /// The name under which the sensor follows the workload: a known user of credentials.
 const FOLLOWED: &str = "aws";
-/// The name under which it does not.
-const OTHER: &str = "keytrail-bench-load";
 const START: Duration = Duration::from_mins(1);
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -60,17 +58,6 @@ impl Drop for Cgroup {
     }
 }
 
-/// Who does the work.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
-    /// A process outside the sensor's scope
-    Outside,
-    /// A process in the scope that nothing makes interesting
-    Untracked,
-    /// A process in the scope that the sensor follows
-    Tracked,
-}
-
 /// The running product on a scope of its own. Parts go away in this order.
 pub(super) struct Stand {
     sensor: Option<Program>,
@@ -96,11 +83,7 @@ impl Stand {
         let bin = scratch.path().join("bin");
         fs::create_dir(&bin)?;
         let me = env::current_exe()?;
-        for program in [FOLLOWED, OTHER] {
-            fs::copy(&me, bin.join(program))
-                .with_context(|| format!("copying {}", me.display()))?;
-        }
-        fs::write(scratch.path().join("file"), "an ordinary file\n")?;
+        fs::copy(&me, bin.join(FOLLOWED)).with_context(|| format!("copying {}", me.display()))?;
         fs::create_dir(scratch.path().join("cloudtrail"))?;
 
         let mut signals = Signals::take()?;
@@ -184,40 +167,23 @@ impl Stand {
             .map_or(Ok(()), |mut sensor| sensor.stop(GRACE))
     }
 
-    /// Runs the workload; gives CPU ns of an open and of a connect.
+    /// Runs the workload in the sensor's scope: so many connections.
     ///
     /// # Errors
     /// When it fails or we were interrupted.
-    pub(super) fn work(&mut self, who: Who, opens: u32, connects: u32) -> Result<(f64, f64)> {
+    pub(super) fn work(&mut self, connects: u32) -> Result<()> {
         ensure!(!self.signals.arrived(), "interrupted");
-        let name = if who == Who::Tracked { FOLLOWED } else { OTHER };
-        let program = self.scratch.path().join("bin").join(name);
         // the shell joins the group first, so that the workload's exec happens inside it
-        let script = match who {
-            Who::Outside => "exec \"$@\"",
-            Who::Untracked | Who::Tracked => "echo $$ >\"$0/cgroup.procs\" && exec \"$@\"",
-        };
+        let script = "echo $$ >\"$0/cgroup.procs\" && exec \"$@\"";
         let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).arg(&self.cgroup.0);
         shell
-            .args(["-c", script])
-            .arg(&self.cgroup.0)
-            .arg(program)
+            .arg(self.scratch.path().join("bin").join(FOLLOWED))
             .arg("bench-load");
-        shell.arg("--file").arg(self.scratch.path().join("file"));
-        shell.args([
-            "--opens",
-            &opens.to_string(),
-            "--connects",
-            &connects.to_string(),
-        ]);
-        let said = cmd::output(&mut shell).context("the workload failed")?;
-        let said: Value = serde_json::from_str(&said).context("the workload's report")?;
-        let ns = |key: &str| {
-            said.get(key)
-                .and_then(Value::as_f64)
-                .context("a number is missing")
-        };
-        Ok((ns("open_ns")?, ns("connect_ns")?))
+        shell.args(["--connects", &connects.to_string()]);
+        cmd::output(&mut shell)
+            .map(drop)
+            .context("the workload failed")
     }
 
     /// A GET of the correlator's API, as JSON.

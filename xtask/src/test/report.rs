@@ -135,7 +135,7 @@ impl Reader {
             // a test program of its own kind; its skipped cases are taken off again at the end
             self.passed += count(result, "passed") + count(result, "skipped");
             self.failed_count += count(result, "failed");
-        } else if let Some(failed) = line.strip_prefix("FAILED ") {
+        } else if let Some(failed) = line.strip_prefix("failed ") {
             self.failed.push(failed.trim().to_owned());
         } else if let Some((name, outcome)) = line
             .strip_prefix("test ")
@@ -282,7 +282,7 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
 
     #[test]
     fn a_self_test_is_counted() {
-        let text = "ok       open\nSKIPPED  exec: no hook\nFAILED   mmap: nothing seen\n\
+        let text = "passed   open\nSKIPPED  exec: no hook\nfailed   mmap: nothing seen\n\
                     kernel selftest: 1 passed, 1 skipped, 1 failed";
         let (counts, _) = read(text, false);
         assert_eq!(
