@@ -147,3 +147,22 @@ pub fn client_config(
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
+
+/// Whether the first certificate of a chain names the CA as its issuer. Every CA has a name of its
+/// own, so this tells an old CA from the present one; it proves nothing, TLS does that.
+///
+/// # Errors
+/// When either cannot be read.
+pub fn is_issued_by(chain_pem: &str, ca_pem: &str) -> Result<bool, TlsError> {
+    let unreadable = |error: &dyn std::fmt::Display| TlsError::Pem {
+        what: "certificate",
+        why: error.to_string(),
+    };
+    let (chain, ca) = (certificates(chain_pem)?, certificates(ca_pem)?);
+    let (Some(first), Some(ca)) = (chain.first(), ca.first()) else {
+        return Ok(false);
+    };
+    let (_, first) = x509_parser::parse_x509_certificate(first).map_err(|e| unreadable(&e))?;
+    let (_, ca) = x509_parser::parse_x509_certificate(ca).map_err(|e| unreadable(&e))?;
+    Ok(first.issuer() == ca.subject())
+}

@@ -14,3 +14,4 @@ pub mod paths;
 pub mod people;
 pub mod redact;
 pub mod tree;
+pub mod uplink;

@@ -199,6 +199,15 @@ impl Spool {
         })
     }
 
+    /// The epoch that is appended to.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn current(&mut self) -> Result<Epoch, SpoolError> {
+        let current = self.epoch;
+        self.transaction(|t| epoch_row(t, current, current))
+    }
+
     /// The item that holds `seq` in an epoch, or the next one there; `None` when there is nothing
     /// at or after it. A damaged block comes back as lost (SP-6).
     ///

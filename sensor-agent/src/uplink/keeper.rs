@@ -34,6 +34,9 @@ pub(super) struct Tail {
     pub(super) stats: Stats,
 }
 
+/// A read that was started.
+pub(super) type PendingRead = oneshot::Receiver<Result<Vec<Item>, SpoolError>>;
+
 type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 enum Request {
@@ -108,8 +111,9 @@ impl Keeper {
         self.ask(Request::Oldest).await
     }
 
-    pub(super) async fn read(&self, epoch: i64, seq: u64) -> Result<Vec<Item>, KeeperError> {
-        self.ask(|answer| Request::Read(epoch, seq, answer)).await
+    /// Starts to read; the answer can be waited for beside other things without asking twice.
+    pub(super) fn start_read(&self, epoch: i64, seq: u64) -> PendingRead {
+        self.request(|answer| Request::Read(epoch, seq, answer))
     }
 
     pub(super) async fn anchor(&self, epoch: i64, durable: u64) -> Result<u64, KeeperError> {
@@ -129,10 +133,18 @@ impl Keeper {
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, KeeperError> {
+        let reply = self.request(request);
+        Ok(reply.await.map_err(|_gone| KeeperError::Gone)??)
+    }
+
+    fn request<T>(
+        &self,
+        request: impl FnOnce(Answer<T>) -> Request,
+    ) -> oneshot::Receiver<Result<T, SpoolError>> {
         let (answer, reply) = oneshot::channel();
         lock(&self.desk.requests).push_back(request(answer));
         self.outbox.nudge();
-        Ok(reply.await.map_err(|_gone| KeeperError::Gone)??)
+        reply
     }
 
     /// Makes durable what is in the outbox and ends the thread.
