@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use connect::ConnectError;
 pub use enrol::{EnrolError, Identity};
 pub use outbox::{HostFact, Outbox, Pushed};
 
