@@ -34,7 +34,11 @@ pub(crate) struct Findings {
 impl Findings {
     pub(crate) fn push(&mut self, credential: CredentialId, entry: Option<&str>) {
         let entry = entry.map(label);
-        if self.found.iter().any(|f| f.credential == credential && f.entry == entry) {
+        if self
+            .found
+            .iter()
+            .any(|f| f.credential == credential && f.entry == entry)
+        {
             return;
         }
         if self.found.len() >= MAX_FOUND {
@@ -67,6 +71,11 @@ impl Findings {
 
 /// An entry's name for people: one short line, without anything that looks like a secret.
 fn label(text: &str) -> String {
-    let short: String = text.trim().chars().filter(|c| !c.is_control()).take(96).collect();
+    let short: String = text
+        .trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(96)
+        .collect();
     crate::redact::redact_text(&short)
 }

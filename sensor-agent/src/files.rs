@@ -27,7 +27,10 @@ impl FileId {
     /// From what `stat(2)` says.
     #[must_use]
     pub fn from_metadata(meta: &std::fs::Metadata) -> Self {
-        Self { dev: kernel_dev(meta.dev()), ino: meta.ino() }
+        Self {
+            dev: kernel_dev(meta.dev()),
+            ino: meta.ino(),
+        }
     }
 }
 
@@ -57,7 +60,9 @@ impl FsView {
     /// Links inside it stay inside it.
     #[must_use]
     pub fn rooted(root: OwnedFd) -> Self {
-        Self { root: Some(Arc::new(root)) }
+        Self {
+            root: Some(Arc::new(root)),
+        }
     }
 
     /// True for the sensor's own view: only there are paths comparable between processes.
@@ -69,9 +74,14 @@ impl FsView {
     fn open(&self, path: &Path, flags: OFlag) -> io::Result<File> {
         let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         match &self.root {
-            None => std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path),
+            None => std::fs::OpenOptions::new()
+                .read(true)
+                .custom_flags(flags.bits())
+                .open(path),
             Some(root) => {
-                let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+                let how = OpenHow::new()
+                    .flags(flags)
+                    .resolve(ResolveFlag::RESOLVE_IN_ROOT);
                 Ok(File::from(openat2(root.as_ref(), path, how)?))
             }
         }
@@ -145,7 +155,11 @@ impl FsView {
         let file = self.open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
         // `/proc/self/fd/N` leads to the very directory that was opened.
         let opened = std::fs::read_dir(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-        let names = opened.take(max).flatten().map(|entry| entry.file_name()).collect();
+        let names = opened
+            .take(max)
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect();
         Ok(names)
     }
 }
@@ -158,7 +172,10 @@ mod tests {
     fn device_numbers_are_those_of_the_kernel() {
         for (major, minor) in [(0u32, 24u32), (8, 1), (254, 0), (259, 300), (4000, 70_000)] {
             let st_dev = nix::sys::stat::makedev(u64::from(major), u64::from(minor));
-            assert_eq!(kernel_dev(st_dev), (u64::from(major) << 20) | u64::from(minor));
+            assert_eq!(
+                kernel_dev(st_dev),
+                (u64::from(major) << 20) | u64::from(minor)
+            );
         }
     }
 
@@ -172,7 +189,10 @@ mod tests {
         let host = FsView::host();
         assert!(host.read(&fifo, 10).is_err());
         assert!(host.read(dir.path(), 10).is_err());
-        assert_eq!(host.read(&large, 99).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(
+            host.read(&large, 99).unwrap_err().kind(),
+            io::ErrorKind::FileTooLarge
+        );
         assert_eq!(host.read(&large, 100).unwrap().len(), 100);
     }
 

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use keytrail_model::fact::{Exposure, ExposureSource};
 use keytrail_model::ids::ProcessKey;
-use keytrail_model::process::{
-    Actor, AgentIdentity, McpServer, Package, ProcessSummary, UnitKind,
-};
+use keytrail_model::process::{Actor, AgentIdentity, McpServer, Package, ProcessSummary, UnitKind};
 use thiserror::Error;
 
 use crate::agents::catalogue::AgentRow;
@@ -163,7 +161,9 @@ impl Identity {
         if self.tree.get(child).is_some() {
             return true;
         }
-        let Some(from) = self.tree.get(parent) else { return false };
+        let Some(from) = self.tree.get(parent) else {
+            return false;
+        };
         let mut node = from.clone();
         node.parent = Some(parent);
         node.summary.key = child;
@@ -198,13 +198,14 @@ impl Identity {
             (None, Some(unit)) => self.below(info, &launch, &identified, unit),
             (None, None) => (self.start(Unit::new(info.key, UnitKind::Other)), true),
         };
-        self.store(info, &launch, identified.package, unit).map(|(process, parent)| Placed {
-            unit,
-            kind: self.units.get(&unit).map_or(UnitKind::Other, |u| u.kind),
-            new_unit,
-            process,
-            parent,
-        })
+        self.store(info, &launch, identified.package, unit)
+            .map(|(process, parent)| Placed {
+                unit,
+                kind: self.units.get(&unit).map_or(UnitKind::Other, |u| u.kind),
+                new_unit,
+                process,
+                parent,
+            })
     }
 
     /// Takes on a process that is not tracked but touched a watched credential.
@@ -217,7 +218,13 @@ impl Identity {
         let package = package::identify(&info.view, &launch, &info.exe, cwd).package;
         let unit = self.start(Unit::new(info.key, UnitKind::Other));
         let (process, parent) = self.store(info, &launch, package, unit)?;
-        Some(Placed { unit, kind: UnitKind::Other, new_unit: true, process, parent })
+        Some(Placed {
+            unit,
+            kind: UnitKind::Other,
+            new_unit: true,
+            process,
+            parent,
+        })
     }
 
     /// A tracked process ended.
@@ -277,10 +284,21 @@ impl Identity {
     /// The home and the variables that move watched files and configurations, of one process.
     #[must_use]
     pub fn places(&self, info: &ExecInfo) -> Vars {
-        let home = info.env.text("HOME").filter(|home| Path::new(home).is_absolute());
-        let known = || self.people.home(info.uid).map(|h| h.to_string_lossy().into_owned());
+        let home = info
+            .env
+            .text("HOME")
+            .filter(|home| Path::new(home).is_absolute());
+        let known = || {
+            self.people
+                .home(info.uid)
+                .map(|h| h.to_string_lossy().into_owned())
+        };
         let mut vars = home.or_else(known).map(Vars::home).unwrap_or_default();
-        let names = self.knowledge.agents.variables().chain(self.knowledge.watch.variables());
+        let names = self
+            .knowledge
+            .agents
+            .variables()
+            .chain(self.knowledge.watch.variables());
         for name in names {
             if let Some(value) = info.env.text(name) {
                 vars.set(name, value);
@@ -291,21 +309,27 @@ impl Identity {
 
     /// Credentials in the environment of a tracked process at its exec; each once per unit.
     pub fn environment_exposures(&mut self, info: &ExecInfo) -> Vec<Exposure> {
-        let Some(actor) = self.actor_for(info.key) else { return Vec::new() };
+        let Some(actor) = self.actor_for(info.key) else {
+            return Vec::new();
+        };
         let mut exposures = Vec::new();
         for found in identify_env(&info.env) {
             let kind = found.credential.kind();
             let expected = self.reader(info.key, |readers, reader| {
                 readers.expects_environment(kind, &found.variable, reader)
             });
-            let Some(unit) = self.units.get_mut(&actor.unit) else { continue };
+            let Some(unit) = self.units.get_mut(&actor.unit) else {
+                continue;
+            };
             let held = (found.credential.clone(), found.variable.clone());
             if unit.held.len() >= MAX_HELD || !unit.held.insert(held) {
                 continue;
             }
             exposures.push(Exposure {
                 credential: found.credential,
-                source: ExposureSource::Environment { variable: found.variable },
+                source: ExposureSource::Environment {
+                    variable: found.variable,
+                },
                 process: info.key,
                 actor: actor.clone(),
                 unexpected_reader: !expected,
@@ -327,7 +351,9 @@ impl Identity {
         id: FileId,
         access_ns: i128,
     ) -> Result<FileReading, ReadError> {
-        let Some(actor) = self.actor_for(key) else { return Ok(FileReading::default()) };
+        let Some(actor) = self.actor_for(key) else {
+            return Ok(FileReading::default());
+        };
         let path = target.real.as_deref().unwrap_or(&target.path);
         let content = read_watched(view, path, id)?;
         let identified = identify_file(target.format, content.bytes());
@@ -363,8 +389,12 @@ impl Identity {
     }
 
     fn reader(&self, key: ProcessKey, ask: impl FnOnce(&Readers, &Reader<'_>) -> bool) -> bool {
-        let Some(node) = self.tree.get(key) else { return false };
-        let Some(unit) = self.units.get(&node.unit) else { return false };
+        let Some(node) = self.tree.get(key) else {
+            return false;
+        };
+        let Some(unit) = self.units.get(&node.unit) else {
+            return false;
+        };
         let reader = Reader {
             exe: &node.exe,
             package: node.package.as_ref(),
@@ -378,6 +408,7 @@ impl Identity {
 }
 
 mod placing;
+mod seed;
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,10 @@ impl Vars {
     /// For one home directory.
     #[must_use]
     pub fn home(home: impl Into<String>) -> Self {
-        Self { home: Some(home.into()), values: BTreeMap::new() }
+        Self {
+            home: Some(home.into()),
+            values: BTreeMap::new(),
+        }
     }
 
     /// Adds a variable.
@@ -35,7 +38,10 @@ impl Vars {
         if name == "HOME" {
             return self.home.as_deref();
         }
-        self.values.get(name).map(String::as_str).filter(|v| !v.is_empty())
+        self.values
+            .get(name)
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
     }
 
     /// Fills in `~/`, `${NAME}` and `${NAME:-default}`; `None` when a value is missing.
@@ -111,7 +117,12 @@ pub fn glob_matches(pattern: &str, path: &str) -> bool {
 /// Iterative with one point of return per `**`, so that no pattern costs more than
 /// `pattern x path`.
 fn components_match(pattern: &[&str], path: &[&str]) -> bool {
-    wildcard(pattern, path, |p| *p == "**", |p, c| component_matches(p, c))
+    wildcard(
+        pattern,
+        path,
+        |p| *p == "**",
+        |p, c| component_matches(p, c),
+    )
 }
 
 fn component_matches(pattern: &str, text: &str) -> bool {
@@ -165,7 +176,12 @@ pub fn alternatives(pattern: &str) -> Vec<String> {
         match group {
             Some((before, inner, after)) if todo.len() < 16 => {
                 let parts: Vec<&str> = inner.split(',').collect();
-                todo.extend(parts.iter().rev().map(|part| format!("{before}{part}{after}")));
+                todo.extend(
+                    parts
+                        .iter()
+                        .rev()
+                        .map(|part| format!("{before}{part}{after}")),
+                );
             }
             Some(_) | None => done.push(next),
         }
@@ -183,9 +199,19 @@ pub fn glob_files(view: &FsView, pattern: &str, limit: usize) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut budget = 4096;
     for pattern in alternatives(pattern) {
-        let Some(relative) = pattern.strip_prefix('/') else { continue };
+        let Some(relative) = pattern.strip_prefix('/') else {
+            continue;
+        };
         let parts: Vec<&str> = relative.split('/').collect();
-        descend(view, Path::new("/"), &parts, 6, limit, &mut budget, &mut found);
+        descend(
+            view,
+            Path::new("/"),
+            &parts,
+            6,
+            limit,
+            &mut budget,
+            &mut found,
+        );
     }
     found
 }
@@ -245,9 +271,18 @@ mod tests {
         vars.set("EMPTY", "");
         for (template, expected) in [
             ("~/.aws/credentials", Some("/home/ada/.aws/credentials")),
-            ("${CODEX_HOME:-~/.codex}/config.toml", Some("/srv/codex/config.toml")),
-            ("${XDG_CONFIG_HOME:-~/.config}/gh", Some("/home/ada/.config/gh")),
-            ("${GH:-${XDG:-~/.config}/gh}/hosts.yml", Some("/home/ada/.config/gh/hosts.yml")),
+            (
+                "${CODEX_HOME:-~/.codex}/config.toml",
+                Some("/srv/codex/config.toml"),
+            ),
+            (
+                "${XDG_CONFIG_HOME:-~/.config}/gh",
+                Some("/home/ada/.config/gh"),
+            ),
+            (
+                "${GH:-${XDG:-~/.config}/gh}/hosts.yml",
+                Some("/home/ada/.config/gh/hosts.yml"),
+            ),
             ("${EMPTY:-/x}/y", Some("/x/y")),
             ("${NOT_SET}/y", None),
             ("${HOME}/y", Some("/home/ada/y")),
@@ -256,7 +291,10 @@ mod tests {
         ] {
             assert_eq!(vars.expand(template).as_deref(), expected, "{template}");
         }
-        assert_eq!(variables_of("${A:-~/x}/${HOME}/${B}").collect::<Vec<_>>(), ["A", "B"]);
+        assert_eq!(
+            variables_of("${A:-~/x}/${HOME}/${B}").collect::<Vec<_>>(),
+            ["A", "B"]
+        );
     }
 
     #[test]
@@ -274,7 +312,11 @@ mod tests {
             ("**/bin/codex", "/x/sbin/codex", false),
             ("**/versions/*", "/h/versions/1.2.3", true),
             ("**/versions/*", "/h/versions/1.2.3/x", false),
-            ("**/@openai/codex*/vendor/**/codex", "/n/@openai/codex-linux-x64/vendor/a/b/codex", true),
+            (
+                "**/@openai/codex*/vendor/**/codex",
+                "/n/@openai/codex-linux-x64/vendor/a/b/codex",
+                true,
+            ),
             ("/a/?b", "/a/xb", true),
             ("/a/?b", "/a//b", false),
             ("**", "/anything/at/all", true),
@@ -293,7 +335,10 @@ mod tests {
         std::os::unix::fs::symlink(&root, root.join("a/loop")).unwrap();
         let pattern = format!("{}/**/.mcp.json", root.display());
         let found = glob_files(&FsView::host(), &pattern, 10);
-        assert_eq!(found, [root.join("a/.mcp.json"), root.join("a/b/c/.mcp.json")]);
+        assert_eq!(
+            found,
+            [root.join("a/.mcp.json"), root.join("a/b/c/.mcp.json")]
+        );
         assert_eq!(glob_files(&FsView::host(), &pattern, 1).len(), 1);
     }
 

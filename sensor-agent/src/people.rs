@@ -43,8 +43,12 @@ impl People {
         let mut accounts = HashMap::new();
         for line in text.lines() {
             let fields: Vec<&str> = line.split(':').collect();
-            let [name, _, uid, _, _, home, _] = fields.as_slice() else { continue };
-            let Ok(uid) = uid.parse::<u32>() else { continue };
+            let [name, _, uid, _, _, home, _] = fields.as_slice() else {
+                continue;
+            };
+            let Ok(uid) = uid.parse::<u32>() else {
+                continue;
+            };
             if accounts.len() < MAX_ACCOUNTS {
                 accounts.entry(uid).or_insert_with(|| Account {
                     name: (*name).to_owned(),
@@ -59,7 +63,11 @@ impl People {
     #[must_use]
     pub fn user(&self, uid: u32, login_uid: Option<u32>) -> User {
         let name = self.accounts.get(&uid).map(|a| a.name.clone());
-        User { uid, name, login_uid }
+        User {
+            uid,
+            name,
+            login_uid,
+        }
     }
 
     /// The home of a uid.
@@ -79,7 +87,9 @@ impl People {
             .iter()
             .filter(|(uid, account)| {
                 let ordinary = **uid == 0 || (**uid >= 1000 && !matches!(**uid, 65_534 | 65_535));
-                let service = SERVICE_HOMES.iter().any(|dir| account.home.starts_with(dir));
+                let service = SERVICE_HOMES
+                    .iter()
+                    .any(|dir| account.home.starts_with(dir));
                 ordinary || service
             })
             .map(|(_, account)| account.home.clone())
@@ -107,8 +117,11 @@ mod tests {
             home.path().display()
         );
         let people = People::parse(&text);
-        let expected =
-            User { uid: 1000, name: Some("ada".to_owned()), login_uid: Some(4242) };
+        let expected = User {
+            uid: 1000,
+            name: Some("ada".to_owned()),
+            login_uid: Some(4242),
+        };
         assert_eq!(people.user(1000, Some(4242)), expected);
         assert_eq!(people.user(7777, None).name, None);
         let homes = people.homes();

@@ -13,13 +13,68 @@ const MAX_ARG: usize = 512;
 /// Prefixes of published token formats (providers' documentation and open rule sets). What follows
 /// must be at least eight token characters.
 const PREFIXES: [&str; 62] = [
-    "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "gldt-", "glrt-", "glcbt-",
-    "glptt-", "gloas-", "glagent-", "glft-", "glimt-", "glsoat-", "glffct-", "npm_", "pypi-",
-    "sk-", "sk_live_", "rk_live_", "sk_test_", "xoxb-", "xoxp-", "xoxa-", "xoxc-", "xoxd-",
-    "xoxs-", "xapp-", "hvs.", "hvb.", "hvr.", "dop_v1_", "doo_v1_", "HRKU-", "sbp_", "hf_",
-    "gsk_", "xai-", "r8_", "pplx-", "lsv2_", "shpat_", "shpss_", "ATATT3", "lin_api_", "ntn_",
-    "secret_", "NRAK-", "glsa_", "glc_", "dckr_pat_", "pul-", "AIza", "ya29.", "ABSK",
-    "bedrock-api-key-", "AGE-SECRET-KEY-", "ops_eyJ", "eyJ", "SG.",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "glpat-",
+    "gldt-",
+    "glrt-",
+    "glcbt-",
+    "glptt-",
+    "gloas-",
+    "glagent-",
+    "glft-",
+    "glimt-",
+    "glsoat-",
+    "glffct-",
+    "npm_",
+    "pypi-",
+    "sk-",
+    "sk_live_",
+    "rk_live_",
+    "sk_test_",
+    "xoxb-",
+    "xoxp-",
+    "xoxa-",
+    "xoxc-",
+    "xoxd-",
+    "xoxs-",
+    "xapp-",
+    "hvs.",
+    "hvb.",
+    "hvr.",
+    "dop_v1_",
+    "doo_v1_",
+    "HRKU-",
+    "sbp_",
+    "hf_",
+    "gsk_",
+    "xai-",
+    "r8_",
+    "pplx-",
+    "lsv2_",
+    "shpat_",
+    "shpss_",
+    "ATATT3",
+    "lin_api_",
+    "ntn_",
+    "secret_",
+    "NRAK-",
+    "glsa_",
+    "glc_",
+    "dckr_pat_",
+    "pul-",
+    "AIza",
+    "ya29.",
+    "ABSK",
+    "bedrock-api-key-",
+    "AGE-SECRET-KEY-",
+    "ops_eyJ",
+    "eyJ",
+    "SG.",
 ];
 
 /// Masks a whole command line: a flag such as `--password` also masks the argument after it.
@@ -79,9 +134,16 @@ impl Context {
         }
         if self.header > 0 {
             self.header -= 1;
-            let scheme = ["basic", "bearer", "token", "digest", "negotiate", "aws4-hmac-sha256"]
-                .iter()
-                .any(|s| word.eq_ignore_ascii_case(s));
+            let scheme = [
+                "basic",
+                "bearer",
+                "token",
+                "digest",
+                "negotiate",
+                "aws4-hmac-sha256",
+            ]
+            .iter()
+            .any(|s| word.eq_ignore_ascii_case(s));
             if scheme {
                 self.header = 1;
                 return false;
@@ -90,7 +152,14 @@ impl Context {
         }
         let assigned = separator.contains(['=', ':']) || separator.contains("\":\"");
         if assigned && is_header(before) {
-            let scheme = ["basic", "bearer", "token", "digest", "negotiate", "aws4-hmac-sha256"];
+            let scheme = [
+                "basic",
+                "bearer",
+                "token",
+                "digest",
+                "negotiate",
+                "aws4-hmac-sha256",
+            ];
             if scheme.iter().any(|s| word.eq_ignore_ascii_case(s)) {
                 self.header = 1;
                 return false;
@@ -130,7 +199,8 @@ fn words(text: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 fn is_token_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | '/' | '~' | '%' | '$')
+    c.is_ascii_alphanumeric()
+        || matches!(c, '_' | '-' | '.' | '+' | '/' | '~' | '%' | '$')
         || !c.is_ascii()
 }
 
@@ -160,9 +230,16 @@ fn mask_userinfo(text: &str) -> String {
 }
 
 fn is_header(name: &str) -> bool {
-    ["authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "private-token"]
-        .iter()
-        .any(|h| name.eq_ignore_ascii_case(h))
+    [
+        "authorization",
+        "proxy-authorization",
+        "x-api-key",
+        "api-key",
+        "cookie",
+        "private-token",
+    ]
+    .iter()
+    .any(|h| name.eq_ignore_ascii_case(h))
 }
 
 /// `--password`, `--api-key`, `-p` is left alone: too often a port or a path.
@@ -175,15 +252,38 @@ fn is_secret_flag(arg: &str) -> bool {
 /// Names under which secrets are passed.
 fn is_secret_name(name: &str) -> bool {
     const ENDS: [&str; 21] = [
-        "password", "passwd", "passphrase", "pass", "pwd", "secret", "token", "apikey", "accesskey",
-        "secretkey", "privatekey", "credential", "credentials", "auth", "authtoken", "sessionkey",
-        "signature", "sig", "bearer", "accesskeyid", "pat",
+        "password",
+        "passwd",
+        "passphrase",
+        "pass",
+        "pwd",
+        "secret",
+        "token",
+        "apikey",
+        "accesskey",
+        "secretkey",
+        "privatekey",
+        "credential",
+        "credentials",
+        "auth",
+        "authtoken",
+        "sessionkey",
+        "signature",
+        "sig",
+        "bearer",
+        "accesskeyid",
+        "pat",
     ];
     const MIDDLES: [&str; 4] = ["password", "secret", "apikey", "token"];
-    let plain: String =
-        name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let plain: String = name
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
     // An access key id is an identifier, but masked all the same: it is sent where it belongs.
-    let file = ["file", "path", "dir", "url", "name", "id"].iter().any(|e| plain.ends_with(e));
+    let file = ["file", "path", "dir", "url", "name", "id"]
+        .iter()
+        .any(|e| plain.ends_with(e));
     ENDS.iter().any(|end| plain.ends_with(end))
         || (!file && MIDDLES.iter().any(|part| plain.contains(part)))
         || plain == "key"
@@ -194,34 +294,51 @@ fn is_token(word: &str) -> bool {
     let aws = |prefix: &str| {
         word.find(prefix).is_some_and(|at| {
             let rest = word.get(at + 4..).unwrap_or_default();
-            rest.bytes().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit()).count() >= 12
+            rest.bytes()
+                .take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+                .count()
+                >= 12
         })
     };
     let prefixed = PREFIXES.iter().any(|prefix| {
         word.match_indices(prefix).any(|(at, _)| {
             let boundary = at == 0
-                || word.as_bytes().get(at - 1).is_some_and(|b| !b.is_ascii_alphanumeric());
+                || word
+                    .as_bytes()
+                    .get(at - 1)
+                    .is_some_and(|b| !b.is_ascii_alphanumeric());
             let tail = word.get(at + prefix.len()..).unwrap_or_default();
             boundary && token_run(tail) >= 8 && !is_plain(tail)
         })
     });
-    prefixed || aws("AKIA") || aws("ASIA") || word.split(['/', '.']).any(is_random) || is_random(word)
+    prefixed
+        || aws("AKIA")
+        || aws("ASIA")
+        || word.split(['/', '.']).any(is_random)
+        || is_random(word)
 }
 
 fn token_run(text: &str) -> usize {
-    text.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')).count()
+    text.chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+        .count()
 }
 
 /// Lower-case words and dashes (`npm_config_registry`, `sk-learn-tools`): a name, not a token.
 fn is_plain(text: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '_' | '-' | '.' | '/'))
+    text.chars()
+        .all(|c| c.is_ascii_lowercase() || matches!(c, '_' | '-' | '.' | '/'))
 }
 
 /// Long, and of mixed characters, or hexadecimal as keys are: 32 characters and more. Hashes of
 /// content (64 hex digits after `sha256`, git's 40) are masked too; they are not worth the risk.
 fn is_random(text: &str) -> bool {
     let text = text.trim_end_matches('=');
-    if text.len() < 28 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/_-".contains(&b)) {
+    if text.len() < 28
+        || !text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+/_-".contains(&b))
+    {
         return false;
     }
     let hex = text.bytes().all(|b| b.is_ascii_hexdigit());

@@ -34,7 +34,10 @@ pub struct TreeLimits {
 impl Default for TreeLimits {
     fn default() -> Self {
         // About 600 bytes a process: 12 MiB when full.
-        Self { live: 16_384, exited: 4_096 }
+        Self {
+            live: 16_384,
+            exited: 4_096,
+        }
     }
 }
 
@@ -84,7 +87,12 @@ impl Node {
     pub fn new(key: ProcessKey, parent: Option<ProcessKey>, started: Timestamp) -> Self {
         Self {
             parent,
-            summary: ProcessSummary { key, exe: String::new(), argv: Vec::new(), started },
+            summary: ProcessSummary {
+                key,
+                exe: String::new(),
+                argv: Vec::new(),
+                started,
+            },
             exe: PathBuf::new(),
             uid: u32::MAX,
             login_uid: None,
@@ -102,7 +110,12 @@ impl Node {
     /// The same program in a new process.
     #[must_use]
     pub(crate) fn forked(self) -> Self {
-        Self { exited: false, children: 0, execed: false, ..self }
+        Self {
+            exited: false,
+            children: 0,
+            execed: false,
+            ..self
+        }
     }
 
     /// True after its exit was seen.
@@ -129,7 +142,10 @@ impl ProcessTree {
     /// An empty tree.
     #[must_use]
     pub fn new(limits: TreeLimits) -> Self {
-        Self { limits, ..Self::default() }
+        Self {
+            limits,
+            ..Self::default()
+        }
     }
 
     /// Adds or replaces a process. False when the tree is full (counted).
@@ -167,7 +183,9 @@ impl ProcessTree {
     }
 
     fn rename(&mut self, old: ProcessKey, new: ProcessKey) {
-        let Some(mut node) = self.nodes.remove(&old) else { return };
+        let Some(mut node) = self.nodes.remove(&old) else {
+            return;
+        };
         node.summary.key = new;
         self.nodes.insert(new, node);
         self.by_pid.insert(new.pid, new);
@@ -179,7 +197,10 @@ impl ProcessTree {
                 node.unit = new;
             }
         }
-        self.ended.iter_mut().filter(|k| **k == old).for_each(|k| *k = new);
+        self.ended
+            .iter_mut()
+            .filter(|k| **k == old)
+            .for_each(|k| *k = new);
     }
 
     /// The process with exactly this key.
@@ -201,7 +222,9 @@ impl ProcessTree {
 
     /// Notes an exit. The process is kept while others descend from it, within the bound.
     pub fn exit(&mut self, key: ProcessKey) {
-        let Some(node) = self.nodes.get_mut(&key) else { return };
+        let Some(node) = self.nodes.get_mut(&key) else {
+            return;
+        };
         if std::mem::replace(&mut node.exited, true) {
             return;
         }
@@ -219,7 +242,9 @@ impl ProcessTree {
     fn forget_one(&mut self) {
         let childless = |key: &ProcessKey| self.nodes.get(key).is_none_or(|n| n.children == 0);
         let at = self.ended.iter().take(64).position(childless);
-        let Some(key) = self.ended.remove(at.unwrap_or(0)) else { return };
+        let Some(key) = self.ended.remove(at.unwrap_or(0)) else {
+            return;
+        };
         match at {
             Some(_) => self.counters.forgotten += 1,
             None => self.counters.lineages_cut += 1,
@@ -245,7 +270,9 @@ impl ProcessTree {
         let mut at = Some(key);
         // A chain cannot be longer than the tree: a wrong record must not turn into a loop.
         for _ in 0..self.nodes.len() {
-            let Some(node) = at.and_then(|k| self.nodes.get(&k)) else { break };
+            let Some(node) = at.and_then(|k| self.nodes.get(&k)) else {
+                break;
+            };
             let last = Some(node.summary.key) == stop;
             if lineage.len() < MAX_LINEAGE {
                 lineage.push(node.summary.clone());

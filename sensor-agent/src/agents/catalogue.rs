@@ -171,17 +171,28 @@ impl Catalogue {
 }
 
 fn check(origin: &str, row: &AgentRow) -> Result<(), CatalogueError> {
-    let recognises = [&row.exe, &row.npm, &row.pypi, &row.script].iter().any(|l| !l.is_empty());
+    let recognises = [&row.exe, &row.npm, &row.pypi, &row.script]
+        .iter()
+        .any(|l| !l.is_empty());
     let problem = if row.id.is_empty() || row.name.is_empty() {
         "needs an id and a name"
     } else if !recognises {
         "recognises nothing: give it exe, npm, pypi or script"
-    } else if row.exe.iter().chain(&row.script).any(|g| g == "**" || g == "*" || g == "**/*") {
+    } else if row
+        .exe
+        .iter()
+        .chain(&row.script)
+        .any(|g| g == "**" || g == "*" || g == "**/*")
+    {
         "matches every process: name the executable"
     } else {
         return Ok(());
     };
-    Err(CatalogueError::Row { origin: origin.to_owned(), id: row.id.clone(), problem })
+    Err(CatalogueError::Row {
+        origin: origin.to_owned(),
+        id: row.id.clone(),
+        problem,
+    })
 }
 
 #[cfg(test)]
@@ -207,8 +218,14 @@ mod tests {
         catalogue.add("own.toml", own).unwrap();
         assert_eq!(catalogue.rows().len(), count + 1);
         for (text, says) in [
-            ("[[agent]]\nid='x'\nname='X'\nsource=''\n", "row `x` recognises nothing"),
-            ("[[agent]]\nid='x'\nname='X'\nsource=''\nexe=['**']\n", "matches every process"),
+            (
+                "[[agent]]\nid='x'\nname='X'\nsource=''\n",
+                "row `x` recognises nothing",
+            ),
+            (
+                "[[agent]]\nid='x'\nname='X'\nsource=''\nexe=['**']\n",
+                "matches every process",
+            ),
             ("[[agent]]\nid='x'\nnmae='X'\n", "own.toml"),
         ] {
             let error = catalogue.add("own.toml", text).unwrap_err().to_string();

@@ -93,8 +93,16 @@ pub fn parse(format: ConfigFormat, bytes: &[u8]) -> Result<Value, ConfigError> {
     }
     let fail = |error: &dyn std::fmt::Display| {
         // A parser's message may quote the text, and the text may hold secrets: keep the place.
-        let place: String = error.to_string().chars().filter(|c| !c.is_control()).collect();
-        let place = place.rfind("line ").and_then(|at| place.get(at..)).unwrap_or("").to_owned();
+        let place: String = error
+            .to_string()
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect();
+        let place = place
+            .rfind("line ")
+            .and_then(|at| place.get(at..))
+            .unwrap_or("")
+            .to_owned();
         ConfigError::Form(format!("not valid {format:?} {place}"))
     };
     match format {
@@ -131,7 +139,9 @@ fn walk(value: &Value, path: &[String], project: Option<&str>, found: &mut Vec<L
     };
     let Some(map) = value.as_object() else { return };
     match key.as_str() {
-        "*" => map.values().for_each(|inner| walk(inner, rest, project, found)),
+        "*" => map
+            .values()
+            .for_each(|inner| walk(inner, rest, project, found)),
         "." => {
             for (dir, inner) in map.iter().filter(|(dir, _)| Path::new(dir).is_absolute()) {
                 walk(inner, rest, Some(dir), found);
@@ -173,7 +183,10 @@ fn listed(name: &str, server: &Map<String, Value>, project: Option<&str>) -> Opt
     let command = server.get("command").or_else(|| server.get("cmd"))?;
     let strings = |value: &Value| -> Vec<String> {
         let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
-        list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        list.iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
     };
     let args = |from: &Map<String, Value>| from.get("args").map(strings).unwrap_or_default();
     let words = match command {
@@ -193,12 +206,21 @@ fn listed(name: &str, server: &Map<String, Value>, project: Option<&str>) -> Opt
     if words.first().is_none_or(String::is_empty) {
         return None;
     }
-    let env = ["env", "environment", "envs"].iter().find_map(|key| server.get(*key)?.as_object());
-    let extra = ["env_vars", "env_keys"].iter().filter_map(|key| server.get(*key)).flat_map(strings);
+    let env = ["env", "environment", "envs"]
+        .iter()
+        .find_map(|key| server.get(*key)?.as_object());
+    let extra = ["env_vars", "env_keys"]
+        .iter()
+        .filter_map(|key| server.get(*key))
+        .flat_map(strings);
     Some(Listed {
         name: name.chars().take(128).collect(),
         command: words,
-        env: env.into_iter().flat_map(|e| e.keys().cloned()).chain(extra).collect(),
+        env: env
+            .into_iter()
+            .flat_map(|e| e.keys().cloned())
+            .chain(extra)
+            .collect(),
         project: project.map(str::to_owned),
     })
 }

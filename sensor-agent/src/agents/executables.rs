@@ -60,7 +60,9 @@ impl ExecutableNames {
     /// # Errors
     /// Never in a released build (a test reads the same text).
     pub fn builtin() -> Result<Self, ExecutablesError> {
-        Ok(toml::from_str(include_str!("../../catalogue/executables.toml"))?)
+        Ok(toml::from_str(include_str!(
+            "../../catalogue/executables.toml"
+        ))?)
     }
 
     /// True when a program of this name uses credentials.
@@ -74,17 +76,30 @@ impl ExecutableNames {
     #[must_use]
     pub fn find(&self, catalogue: &Catalogue, path: &str, homes: &[PathBuf]) -> Vec<Executable> {
         let view = FsView::host();
-        let mut found = Finder { view: view.clone(), by_id: BTreeMap::new() };
-        let homes: Vec<Vars> = homes.iter().map(|h| Vars::home(h.to_string_lossy())).collect();
+        let mut found = Finder {
+            view: view.clone(),
+            by_id: BTreeMap::new(),
+        };
+        let homes: Vec<Vars> = homes
+            .iter()
+            .map(|h| Vars::home(h.to_string_lossy()))
+            .collect();
         for row in catalogue.rows() {
             for template in &row.find {
                 for place in expand_all(template, &homes) {
-                    found.add_all(&glob_files(&view, &place, MAX_PER_GLOB), ExecutableClass::Agent);
+                    found.add_all(
+                        &glob_files(&view, &place, MAX_PER_GLOB),
+                        ExecutableClass::Agent,
+                    );
                 }
             }
         }
-        let commands: Vec<&str> =
-            catalogue.rows().iter().flat_map(|row| &row.commands).map(String::as_str).collect();
+        let commands: Vec<&str> = catalogue
+            .rows()
+            .iter()
+            .flat_map(|row| &row.commands)
+            .map(String::as_str)
+            .collect();
         for dir in self.directories(&view, path, &homes) {
             self.search(&view, &dir, &commands, catalogue, &mut found);
         }
@@ -95,8 +110,11 @@ impl ExecutableNames {
     }
 
     fn directories(&self, view: &FsView, path: &str, homes: &[Vars]) -> Vec<PathBuf> {
-        let mut dirs: Vec<PathBuf> =
-            path.split(':').filter(|d| d.starts_with('/')).map(PathBuf::from).collect();
+        let mut dirs: Vec<PathBuf> = path
+            .split(':')
+            .filter(|d| d.starts_with('/'))
+            .map(PathBuf::from)
+            .collect();
         for place in &self.places {
             for pattern in expand_all(place, homes) {
                 dirs.extend(glob_files(view, &pattern, MAX_PER_GLOB));
@@ -119,11 +137,14 @@ impl ExecutableNames {
             let file = dir.join(command);
             // A command of that name is the product only where the catalogue knows its real path;
             // `agent`, `q` or `crush` may be anything else.
-            let Ok(real) = view.realpath(&file) else { continue };
+            let Ok(real) = view.realpath(&file) else {
+                continue;
+            };
             let text = real.to_string_lossy().into_owned();
-            let known = catalogue.rows().iter().any(|row| {
-                row.exe.iter().any(|glob| glob_matches(glob, &text))
-            });
+            let known = catalogue
+                .rows()
+                .iter()
+                .any(|row| row.exe.iter().any(|glob| glob_matches(glob, &text)));
             if known {
                 found.add(&real, ExecutableClass::Agent);
             }
@@ -147,7 +168,10 @@ fn expand_all(template: &str, homes: &[Vars]) -> Vec<String> {
     if !template.contains('~') && !template.contains("${") {
         return vec![template.to_owned()];
     }
-    homes.iter().filter_map(|home| home.expand(template)).collect()
+    homes
+        .iter()
+        .filter_map(|home| home.expand(template))
+        .collect()
 }
 
 struct Finder {
@@ -161,13 +185,20 @@ impl Finder {
     }
 
     fn add(&mut self, file: &Path, class: ExecutableClass) {
-        let Ok(path) = self.view.realpath(file) else { return };
+        let Ok(path) = self.view.realpath(file) else {
+            return;
+        };
         if !is_elf(&path) {
             return;
         }
-        let Ok(meta) = self.view.metadata(&path) else { return };
+        let Ok(meta) = self.view.metadata(&path) else {
+            return;
+        };
         let id = FileId::from_metadata(&meta);
-        let known = self.by_id.entry(id).or_insert_with(|| Executable { path, id, class });
+        let known = self
+            .by_id
+            .entry(id)
+            .or_insert_with(|| Executable { path, id, class });
         known.class = known.class.min(class);
     }
 }
@@ -177,7 +208,10 @@ fn is_elf(path: &Path) -> bool {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut magic = [0; 4];
     let nonblock = nix::fcntl::OFlag::O_NONBLOCK.bits();
-    let opened = std::fs::OpenOptions::new().read(true).custom_flags(nonblock).open(path);
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblock)
+        .open(path);
     opened.is_ok_and(|mut file| {
         file.metadata().is_ok_and(|m| m.is_file()) && file.read_exact(&mut magic).is_ok()
     }) && magic == *b"\x7fELF"
@@ -196,7 +230,11 @@ mod tests {
         for dir in [&bin, &versions, &home.join(".local/bin")] {
             std::fs::create_dir_all(dir).unwrap();
         }
-        for file in ["pathdir/node", "pathdir/gh", ".local/share/claude/versions/2.1.3"] {
+        for file in [
+            "pathdir/node",
+            "pathdir/gh",
+            ".local/share/claude/versions/2.1.3",
+        ] {
             std::fs::write(home.join(file), format!("\x7fELF{file}")).unwrap();
         }
         std::fs::write(bin.join("aws"), "#!/usr/bin/python3\n").unwrap();
@@ -206,15 +244,27 @@ mod tests {
 
         let names = ExecutableNames::builtin().unwrap();
         let catalogue = Catalogue::builtin().unwrap();
-        let all = names.find(&catalogue, &bin.to_string_lossy(), std::slice::from_ref(&home));
+        let all = names.find(
+            &catalogue,
+            &bin.to_string_lossy(),
+            std::slice::from_ref(&home),
+        );
         let own: Vec<(String, ExecutableClass)> = all
             .iter()
-            .filter_map(|e| Some((e.path.strip_prefix(&home).ok()?.display().to_string(), e.class)))
+            .filter_map(|e| {
+                Some((
+                    e.path.strip_prefix(&home).ok()?.display().to_string(),
+                    e.class,
+                ))
+            })
             .collect();
         assert_eq!(
             own,
             [
-                (".local/share/claude/versions/2.1.3".to_owned(), ExecutableClass::Agent),
+                (
+                    ".local/share/claude/versions/2.1.3".to_owned(),
+                    ExecutableClass::Agent
+                ),
                 ("pathdir/gh".to_owned(), ExecutableClass::CredentialClient),
                 ("pathdir/node".to_owned(), ExecutableClass::Interpreter),
             ]

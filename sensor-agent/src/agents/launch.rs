@@ -45,14 +45,19 @@ pub fn basename(path: &str) -> &str {
 #[must_use]
 pub fn is_interpreter(name: &str) -> bool {
     let plain = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-    matches!(plain, "node" | "nodejs" | "python" | "bun" | "deno" | "ruby" | "perl" | "php" | "tsx")
-        || name.starts_with("pypy")
+    matches!(
+        plain,
+        "node" | "nodejs" | "python" | "bun" | "deno" | "ruby" | "perl" | "php" | "tsx"
+    ) || name.starts_with("pypy")
 }
 
 /// A POSIX shell.
 #[must_use]
 pub fn is_shell(name: &str) -> bool {
-    matches!(name, "sh" | "bash" | "dash" | "zsh" | "fish" | "ash" | "busybox" | "ksh")
+    matches!(
+        name,
+        "sh" | "bash" | "dash" | "zsh" | "fish" | "ash" | "busybox" | "ksh"
+    )
 }
 
 /// Takes a command line apart. `None` for an empty one.
@@ -78,12 +83,20 @@ pub fn unwrap(argv: &[String]) -> Option<Launch> {
         }
     }
     let (target, interpreter, launcher) = target_of(&words)?;
-    Some(Launch { target, words, launcher, interpreter, shell })
+    Some(Launch {
+        target,
+        words,
+        launcher,
+        interpreter,
+        shell,
+    })
 }
 
 /// The text after `-c`.
 fn shell_command(words: &[String]) -> Option<String> {
-    let at = words.iter().position(|w| w.starts_with('-') && !w.starts_with("--") && w.ends_with('c'))?;
+    let at = words
+        .iter()
+        .position(|w| w.starts_with('-') && !w.starts_with("--") && w.ends_with('c'))?;
     words.get(at + 1).cloned()
 }
 
@@ -160,7 +173,11 @@ fn inner(name: &str, words: &[String]) -> Option<Vec<String>> {
                 _ => return None,
             };
             let rest = words.get(at + 1..).unwrap_or_default();
-            Some(std::iter::once(alias.to_owned()).chain(rest.iter().cloned()).collect())
+            Some(
+                std::iter::once(alias.to_owned())
+                    .chain(rest.iter().cloned())
+                    .collect(),
+            )
         }
         // After `process.title=` npm shows itself as one word.
         _ if name.starts_with("npm exec ") || words.first()?.starts_with("npm exec ") => {
@@ -181,7 +198,11 @@ fn first_operand(words: &[String], from: usize, with_value: &[&str]) -> Option<u
         if !word.starts_with('-') || word == "-" {
             return Some(at);
         }
-        at += if with_value.contains(&word.as_str()) { 2 } else { 1 };
+        at += if with_value.contains(&word.as_str()) {
+            2
+        } else {
+            1
+        };
     }
     None
 }
@@ -193,8 +214,21 @@ fn script_index(words: &[String]) -> Option<usize> {
 
 /// Options of node, python, bun and deno that take the next word.
 const INTERPRETER_VALUES: &[&str] = &[
-    "-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions", "-W",
-    "-X", "--env-file", "--input-type", "--title", "--config", "--preload", "--import-map",
+    "-r",
+    "--require",
+    "--import",
+    "--loader",
+    "--experimental-loader",
+    "-C",
+    "--conditions",
+    "-W",
+    "-X",
+    "--env-file",
+    "--input-type",
+    "--title",
+    "--config",
+    "--preload",
+    "--import-map",
 ];
 
 fn target_of(words: &[String]) -> Option<(Target, Option<String>, bool)> {
@@ -214,12 +248,18 @@ fn target_of(words: &[String]) -> Option<(Target, Option<String>, bool)> {
         _ => script_index(words),
     };
     // `-m`, `-c`, `-e` count only before the script: after it they are the script's own.
-    let options = words.get(1..script_at.unwrap_or(words.len())).unwrap_or_default();
+    let options = words
+        .get(1..script_at.unwrap_or(words.len()))
+        .unwrap_or_default();
     if python && let Some(at) = options.iter().position(|w| w == "-m") {
         let module = words.get(at + 2).cloned().unwrap_or_default();
         return Some((Target::Module(module), interpreter, false));
     }
-    let code = if python { &["-c"][..] } else { &["-e", "--eval", "-p", "--print"][..] };
+    let code = if python {
+        &["-c"][..]
+    } else {
+        &["-e", "--eval", "-p", "--print"][..]
+    };
     if options.iter().any(|w| code.contains(&w.as_str())) || (script_at.is_none() && inline(code)) {
         return Some((Target::Inline, interpreter, false));
     }
@@ -233,8 +273,24 @@ fn target_of(words: &[String]) -> Option<(Target, Option<String>, bool)> {
 fn launched_package(name: &str, words: &[String]) -> Option<Package> {
     let second = words.get(1).map(String::as_str);
     let third = words.get(2).map(String::as_str);
-    let npx_values = ["-p", "--package", "-c", "--call", "--registry", "--cache", "-w"];
-    let uv_values = ["--python", "-p", "--with", "--index-url", "--index", "--directory", "--cache-dir"];
+    let npx_values = [
+        "-p",
+        "--package",
+        "-c",
+        "--call",
+        "--registry",
+        "--cache",
+        "-w",
+    ];
+    let uv_values = [
+        "--python",
+        "-p",
+        "--with",
+        "--index-url",
+        "--index",
+        "--directory",
+        "--cache-dir",
+    ];
     match (name, second, third) {
         ("npx" | "bunx" | "pnpx", ..) => npm(words, 1, &npx_values),
         ("npm", Some("exec" | "x"), _)
@@ -242,7 +298,12 @@ fn launched_package(name: &str, words: &[String]) -> Option<Package> {
         | ("bun", Some("x"), _) => npm(words, 2, &npx_values),
         ("uvx", ..) => pypi(words, 1, &uv_values, "--from"),
         ("uv", Some("tool"), Some("run" | "uvx")) => pypi(words, 3, &uv_values, "--from"),
-        ("pipx", Some("run"), _) => pypi(words, 2, &["--python", "--pip-args", "--index-url"], "--spec"),
+        ("pipx", Some("run"), _) => pypi(
+            words,
+            2,
+            &["--python", "--pip-args", "--index-url"],
+            "--spec",
+        ),
         ("docker" | "podman" | "nerdctl", Some("run"), _) => image(words, 2),
         ("docker" | "podman", Some("container"), Some("run")) => image(words, 3),
         ("deno", Some("run"), _) => {
@@ -259,7 +320,9 @@ fn option_value<'a>(words: &'a [String], until: usize, names: &[&str]) -> Option
         if names.contains(&word.as_str()) {
             return words.get(at + 1).map(String::as_str);
         }
-        names.iter().find_map(|name| word.strip_prefix(name)?.strip_prefix('='))
+        names
+            .iter()
+            .find_map(|name| word.strip_prefix(name)?.strip_prefix('='))
     })
 }
 
@@ -273,15 +336,25 @@ fn npm(words: &[String], from: usize, with_value: &[&str]) -> Option<Package> {
 
 /// `name`, `@scope/name`, with `@version` behind. Paths, URLs and git specs are no package names.
 fn npm_spec(spec: &str) -> Option<Package> {
-    let at = spec.char_indices().skip(1).find(|(_, c)| *c == '@').map(|(at, _)| at);
+    let at = spec
+        .char_indices()
+        .skip(1)
+        .find(|(_, c)| *c == '@')
+        .map(|(at, _)| at);
     let (name, version) = match at {
         Some(at) => (spec.get(..at)?, spec.get(at + 1..)),
         None => (spec, None),
     };
     let scoped = name.starts_with('@');
     let slashes = name.matches('/').count();
-    let named = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"@/-_.~".contains(&b));
-    if name.is_empty() || !named || name.starts_with(['.', '/', '~']) || slashes != usize::from(scoped) {
+    let named = name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"@/-_.~".contains(&b));
+    if name.is_empty()
+        || !named
+        || name.starts_with(['.', '/', '~'])
+        || slashes != usize::from(scoped)
+    {
         return None;
     }
     // A range or a tag is not a version: what was installed says it.
@@ -296,7 +369,9 @@ fn pypi(words: &[String], from: usize, with_value: &[&str], spec_flag: &str) -> 
     let until = operand.unwrap_or(words.len());
     let spec = option_value(words, until, &[spec_flag])
         .or_else(|| words.get(operand?).map(String::as_str))?;
-    let end = spec.find(['=', '<', '>', '!', '~', '@', '[', ' ']).unwrap_or(spec.len());
+    let end = spec
+        .find(['=', '<', '>', '!', '~', '@', '[', ' '])
+        .unwrap_or(spec.len());
     let (name, rest) = spec.split_at_checked(end)?;
     if name.is_empty() || name.contains(['/', ':']) || name.starts_with('.') {
         return None;
@@ -309,8 +384,19 @@ fn pypi(words: &[String], from: usize, with_value: &[&str], spec_flag: &str) -> 
 /// `docker run [options] IMAGE`: of the options, these take no value.
 fn image(words: &[String], from: usize) -> Option<Package> {
     const FLAGS: [&str; 13] = [
-        "--rm", "--init", "--privileged", "--detach", "--interactive", "--tty", "--read-only",
-        "--no-healthcheck", "--oom-kill-disable", "--publish-all", "--quiet", "--sig-proxy", "--help",
+        "--rm",
+        "--init",
+        "--privileged",
+        "--detach",
+        "--interactive",
+        "--tty",
+        "--read-only",
+        "--no-healthcheck",
+        "--oom-kill-disable",
+        "--publish-all",
+        "--quiet",
+        "--sig-proxy",
+        "--help",
     ];
     let mut at = from;
     loop {
@@ -329,7 +415,10 @@ fn image(words: &[String], from: usize) -> Option<Package> {
 
 fn image_ref(text: &str) -> Option<Package> {
     if let Some((name, digest)) = text.split_once('@') {
-        let name = name.rsplit_once(':').filter(|(_, t)| !t.contains('/')).map_or(name, |(n, _)| n);
+        let name = name
+            .rsplit_once(':')
+            .filter(|(_, t)| !t.contains('/'))
+            .map_or(name, |(n, _)| n);
         return Some(package("docker", name, Some(digest)));
     }
     match text.rsplit_once(':') {
@@ -340,7 +429,11 @@ fn image_ref(text: &str) -> Option<Package> {
 
 fn package(ecosystem: &str, name: &str, version: Option<&str>) -> Package {
     let cap = |text: &str| text.chars().take(214).collect();
-    Package { ecosystem: ecosystem.to_owned(), name: cap(name), version: version.map(cap) }
+    Package {
+        ecosystem: ecosystem.to_owned(),
+        name: cap(name),
+        version: version.map(cap),
+    }
 }
 
 #[cfg(test)]

@@ -47,7 +47,9 @@ impl NpmManifest {
     #[must_use]
     pub fn is_command(&self, path: &Path) -> bool {
         let same = |value: &serde_json::Value| {
-            value.as_str().is_some_and(|p| Path::new(p.trim_start_matches("./")) == path)
+            value
+                .as_str()
+                .is_some_and(|p| Path::new(p.trim_start_matches("./")) == path)
         };
         match &self.bin {
             serde_json::Value::Object(map) => map.values().any(same),
@@ -58,7 +60,9 @@ impl NpmManifest {
     /// True when it builds on the MCP SDK: then it is most likely a server.
     #[must_use]
     pub fn uses_mcp(&self) -> bool {
-        self.dependencies.keys().any(|d| d == "@modelcontextprotocol/sdk" || d == "fastmcp")
+        self.dependencies
+            .keys()
+            .any(|d| d == "@modelcontextprotocol/sdk" || d == "fastmcp")
     }
 }
 
@@ -91,9 +95,10 @@ pub fn identify(view: &FsView, launch: &Launch, exe: &Path, cwd: Option<&Path>) 
         view.realpath(&path).ok()
     };
     let named = match &launch.target {
-        Target::Package(package) => {
-            Identified { package: Some(package.clone()), ..Identified::default() }
-        }
+        Target::Package(package) => Identified {
+            package: Some(package.clone()),
+            ..Identified::default()
+        },
         Target::Script(script) => match resolve(script) {
             Some(path) if is_python(launch) => python_script(view, launch, exe, script, path, cwd),
             Some(path) => npm_file(view, path),
@@ -112,8 +117,15 @@ pub fn identify(view: &FsView, launch: &Launch, exe: &Path, cwd: Option<&Path>) 
         Target::Program(_) => Identified::default(),
     };
     let by_name = named.package.as_ref().is_some_and(|p| names_mcp(&p.name))
-        || named.script.as_deref().and_then(Path::to_str).is_some_and(|s| names_mcp(basename(s)));
-    Identified { mcp: named.mcp || by_name, ..named }
+        || named
+            .script
+            .as_deref()
+            .and_then(Path::to_str)
+            .is_some_and(|s| names_mcp(basename(s)));
+    Identified {
+        mcp: named.mcp || by_name,
+        ..named
+    }
 }
 
 /// `mcp` as a word of a name.
@@ -125,9 +137,11 @@ pub fn names_mcp(name: &str) -> bool {
 }
 
 fn is_python(launch: &Launch) -> bool {
-    launch.interpreter.as_deref().map(basename).is_some_and(|name| {
-        name.starts_with("python") || name.starts_with("pypy")
-    })
+    launch
+        .interpreter
+        .as_deref()
+        .map(basename)
+        .is_some_and(|name| name.starts_with("python") || name.starts_with("pypy"))
 }
 
 fn npm_file(view: &FsView, path: PathBuf) -> Identified {
@@ -157,8 +171,14 @@ fn python_script(
             places.splice(0..0, site_packages(view, prefix));
         }
     }
-    let package = places.iter().find_map(|site| dist_of_script(view, site, name));
-    Identified { package, script: Some(path), mcp: false }
+    let package = places
+        .iter()
+        .find_map(|site| dist_of_script(view, site, name));
+    Identified {
+        package,
+        script: Some(path),
+        mcp: false,
+    }
 }
 
 /// The directories in which this interpreter keeps its packages.
@@ -180,7 +200,9 @@ fn sites(view: &FsView, launch: &Launch, exe: &Path, cwd: Option<&Path>) -> Vec<
 fn site_packages(view: &FsView, prefix: &Path) -> Vec<PathBuf> {
     let lib = prefix.join("lib");
     let names = view.list(&lib, 1024);
-    let pythons = names.iter().filter(|n| n.to_string_lossy().starts_with("python"));
+    let pythons = names
+        .iter()
+        .filter(|n| n.to_string_lossy().starts_with("python"));
     pythons
         .flat_map(|n| ["site-packages", "dist-packages"].map(|s| lib.join(n).join(s)))
         .filter(|dir| view.metadata(dir).is_ok_and(|m| m.is_dir()))
@@ -191,36 +213,44 @@ fn site_packages(view: &FsView, prefix: &Path) -> Vec<PathBuf> {
 fn dists(view: &FsView, site: &Path) -> impl Iterator<Item = (PathBuf, Package)> {
     let names = view.list(site, 8 * MAX_DISTS);
     let site = site.to_owned();
-    names.into_iter().take(8 * MAX_DISTS).filter_map(move |name| {
-        let name = name.to_string_lossy();
-        let (dist, version) = name.strip_suffix(".dist-info")?.split_once('-')?;
-        let package = Package {
-            ecosystem: "pypi".to_owned(),
-            // PEP 503 normalises to dashes; the directory has underscores.
-            name: dist.replace('_', "-").to_ascii_lowercase(),
-            version: Some(version.to_owned()),
-        };
-        Some((site.join(&*name), package))
-    })
+    names
+        .into_iter()
+        .take(8 * MAX_DISTS)
+        .filter_map(move |name| {
+            let name = name.to_string_lossy();
+            let (dist, version) = name.strip_suffix(".dist-info")?.split_once('-')?;
+            let package = Package {
+                ecosystem: "pypi".to_owned(),
+                // PEP 503 normalises to dashes; the directory has underscores.
+                name: dist.replace('_', "-").to_ascii_lowercase(),
+                version: Some(version.to_owned()),
+            };
+            Some((site.join(&*name), package))
+        })
 }
 
 fn dist_of_script(view: &FsView, site: &Path, script: &str) -> Option<Package> {
     // Most scripts are named after their distribution: look there before reading them all.
     let mut all: Vec<(PathBuf, Package)> = dists(view, site).take(MAX_DISTS).collect();
     all.sort_by_key(|(_, package)| !script.contains(package.name.as_str()));
-    all.into_iter().find(|(dir, _)| {
-        let lists = |file: &str, test: &dyn Fn(&str) -> bool| {
-            let text = view.read(&dir.join(file), MAX_MANIFEST).unwrap_or_default();
-            String::from_utf8_lossy(&text).lines().any(test)
-        };
-        lists("entry_points.txt", &|line| {
-            line.split_once('=').is_some_and(|(name, _)| name.trim() == script)
-        }) || lists("RECORD", &|line| {
-            let file = line.split(',').next().unwrap_or_default();
-            file.starts_with("../") && file.strip_suffix(script).is_some_and(|d| d.ends_with("/bin/"))
+    all.into_iter()
+        .find(|(dir, _)| {
+            let lists = |file: &str, test: &dyn Fn(&str) -> bool| {
+                let text = view.read(&dir.join(file), MAX_MANIFEST).unwrap_or_default();
+                String::from_utf8_lossy(&text).lines().any(test)
+            };
+            lists("entry_points.txt", &|line| {
+                line.split_once('=')
+                    .is_some_and(|(name, _)| name.trim() == script)
+            }) || lists("RECORD", &|line| {
+                let file = line.split(',').next().unwrap_or_default();
+                file.starts_with("../")
+                    && file
+                        .strip_suffix(script)
+                        .is_some_and(|d| d.ends_with("/bin/"))
+            })
         })
-    })
-    .map(|(_, package)| package)
+        .map(|(_, package)| package)
 }
 
 fn dist_of_module(view: &FsView, site: &Path, module: &str) -> Option<Package> {
@@ -233,9 +263,12 @@ fn dist_of_module(view: &FsView, site: &Path, module: &str) -> Option<Package> {
     let starts = [format!("{top}/"), format!("{top}.py,")];
     all.into_iter()
         .find(|(dir, _)| {
-            let record = view.read(&dir.join("RECORD"), MAX_MANIFEST).unwrap_or_default();
+            let record = view
+                .read(&dir.join("RECORD"), MAX_MANIFEST)
+                .unwrap_or_default();
             let text = String::from_utf8_lossy(&record);
-            text.lines().any(|line| starts.iter().any(|start| line.starts_with(start)))
+            text.lines()
+                .any(|line| starts.iter().any(|start| line.starts_with(start)))
         })
         .map(|(_, package)| package)
 }

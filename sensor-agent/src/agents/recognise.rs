@@ -52,20 +52,27 @@ pub fn recognise(catalogue: &Catalogue, candidate: Candidate<'_>) -> Option<Reco
 
 fn by_executable(catalogue: &Catalogue, candidate: Candidate<'_>) -> Option<Recognised> {
     let path = candidate.exe.to_str()?;
-    let in_package = candidate.exe.components().any(|c| c.as_os_str() == "node_modules");
-    let manifest =
-        in_package.then(|| package::nearest_npm(candidate.view, candidate.exe)).flatten();
+    let in_package = candidate
+        .exe
+        .components()
+        .any(|c| c.as_os_str() == "node_modules");
+    let manifest = in_package
+        .then(|| package::nearest_npm(candidate.view, candidate.exe))
+        .flatten();
     catalogue.rows().iter().find_map(|row| {
         let by_path = row.exe.iter().any(|glob| glob_matches(glob, path));
         let by_package = manifest.as_ref().is_some_and(|(_, m)| {
-            row.npm.iter().any(|name| m.name == *name) && row.bin.iter().any(|b| b == basename(path))
+            row.npm.iter().any(|name| m.name == *name)
+                && row.bin.iter().any(|b| b == basename(path))
         });
         if !by_path && !by_package {
             return None;
         }
         // The package's own manifest agrees with the path: more than a path that anyone can make.
         let named = manifest.as_ref().filter(|(_, m)| {
-            row.npm.iter().any(|name| m.name == *name || m.name.starts_with(&format!("{name}-")))
+            row.npm
+                .iter()
+                .any(|name| m.name == *name || m.name.starts_with(&format!("{name}-")))
         });
         Some(match named {
             Some((_, m)) => from_manifest(row, m, "executable inside"),
@@ -81,12 +88,21 @@ fn by_executable(catalogue: &Catalogue, candidate: Candidate<'_>) -> Option<Reco
 
 fn by_script(catalogue: &Catalogue, candidate: Candidate<'_>, script: &str) -> Option<Recognised> {
     let written = candidate.cwd.unwrap_or(Path::new("/")).join(script);
-    let real = candidate.view.realpath(&written).unwrap_or_else(|_| written.clone());
+    let real = candidate
+        .view
+        .realpath(&written)
+        .unwrap_or_else(|_| written.clone());
     let manifest = package::nearest_npm(candidate.view, &real);
     let npm = manifest.as_ref().and_then(|(dir, m)| {
-        let row = catalogue.rows().iter().find(|row| row.npm.iter().any(|name| m.name == *name))?;
+        let row = catalogue
+            .rows()
+            .iter()
+            .find(|row| row.npm.iter().any(|name| m.name == *name))?;
         let inside = real.strip_prefix(dir).ok()?;
-        let known = row.bin.iter().any(|b| inside.file_name().is_some_and(|n| n == b.as_str()));
+        let known = row
+            .bin
+            .iter()
+            .any(|b| inside.file_name().is_some_and(|n| n == b.as_str()));
         (m.is_command(inside) || known).then(|| from_manifest(row, m, "script of"))
     });
     npm.or_else(|| by_script_path(catalogue, candidate, &written, &real))
@@ -100,15 +116,23 @@ fn by_script_path(
 ) -> Option<Recognised> {
     let fits = |row: &&AgentRow| {
         row.script.iter().any(|glob| {
-            [real.as_path(), written].iter().any(|p| glob_matches(glob, &p.to_string_lossy()))
+            [real.as_path(), written]
+                .iter()
+                .any(|p| glob_matches(glob, &p.to_string_lossy()))
         })
     };
     let row = catalogue.rows().iter().find(fits).or_else(|| {
-        catalogue.rows().iter().find(|row| {
-            !row.pypi.is_empty() && row.commands.iter().any(|c| written.ends_with(c))
-        })
+        catalogue
+            .rows()
+            .iter()
+            .find(|row| !row.pypi.is_empty() && row.commands.iter().any(|c| written.ends_with(c)))
     })?;
-    let identified = package::identify(candidate.view, candidate.launch, candidate.exe, candidate.cwd);
+    let identified = package::identify(
+        candidate.view,
+        candidate.launch,
+        candidate.exe,
+        candidate.cwd,
+    );
     let package = identified.package.filter(|p| {
         (p.ecosystem == "pypi" && row.pypi.contains(&p.name)) || row.npm.contains(&p.name)
     });
@@ -132,7 +156,10 @@ fn by_script_path(
 
 fn from_manifest(row: &AgentRow, manifest: &NpmManifest, how: &str) -> Recognised {
     // Platform packages carry their platform in the version: `0.169.0-linux-x64`.
-    let version = manifest.version.as_deref().map(|v| v.split("-linux").next().unwrap_or(v).to_owned());
+    let version = manifest
+        .version
+        .as_deref()
+        .map(|v| v.split("-linux").next().unwrap_or(v).to_owned());
     Recognised {
         product: row.id.clone(),
         version,
@@ -147,7 +174,10 @@ fn version_in(path: &str) -> Option<String> {
         part.split('.').count() >= 2
             && part.len() <= 64
             && part.starts_with(|c: char| c.is_ascii_digit())
-            && part.split('.').take(2).all(|n| n.bytes().all(|b| b.is_ascii_digit() || b == b'-'))
+            && part
+                .split('.')
+                .take(2)
+                .all(|n| n.bytes().all(|b| b.is_ascii_digit() || b == b'-'))
     };
     path.split('/').rev().find(is_version).map(str::to_owned)
 }

@@ -82,7 +82,14 @@ impl ConfigReader {
         }
         for config in &row.config {
             for path in paths_of(config, session) {
-                self.add(&path, config.format, &config.at, &config.scope, session, &mut all);
+                self.add(
+                    &path,
+                    config.format,
+                    &config.at,
+                    &config.scope,
+                    session,
+                    &mut all,
+                );
             }
         }
         all
@@ -98,11 +105,16 @@ impl ConfigReader {
         all: &mut Vec<Configured>,
     ) {
         for listed in self.read(&session.view, path, format, at).iter() {
-            let elsewhere = listed.project.as_ref().is_some_and(|dir| {
-                !session.cwd.as_ref().is_some_and(|cwd| cwd.starts_with(dir))
-            });
+            let elsewhere = listed
+                .project
+                .as_ref()
+                .is_some_and(|dir| !session.cwd.as_ref().is_some_and(|cwd| cwd.starts_with(dir)));
             if !elsewhere {
-                let scope = if listed.project.is_some() { "project" } else { scope };
+                let scope = if listed.project.is_some() {
+                    "project"
+                } else {
+                    scope
+                };
                 all.push(Configured {
                     listed: listed.clone(),
                     config: path.to_string_lossy().into_owned(),
@@ -119,8 +131,16 @@ impl ConfigReader {
         format: ConfigFormat,
         at: &[Vec<String>],
     ) -> Arc<Vec<Listed>> {
-        let Ok(meta) = view.metadata(path) else { return Arc::default() };
-        let stamp = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len());
+        let Ok(meta) = view.metadata(path) else {
+            return Arc::default();
+        };
+        let stamp = (
+            meta.dev(),
+            meta.ino(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.len(),
+        );
         let key = (path.to_owned(), format!("{at:?}"));
         if let Some(cached) = self.cache.get(&key).filter(|c| c.stamp == stamp) {
             return Arc::clone(&cached.servers);
@@ -140,7 +160,13 @@ impl ConfigReader {
         if self.cache.len() >= MAX_CACHED {
             self.cache.clear();
         }
-        self.cache.insert(key, Cached { stamp, servers: Arc::clone(&servers) });
+        self.cache.insert(
+            key,
+            Cached {
+                stamp,
+                servers: Arc::clone(&servers),
+            },
+        );
         servers
     }
 }
@@ -148,10 +174,17 @@ impl ConfigReader {
 fn paths_of(config: &super::catalogue::ConfigRow, session: &Session) -> Vec<PathBuf> {
     if !config.project {
         let pattern = session.vars.expand(&config.path);
-        return pattern.map(|p| files(&session.view, &p)).unwrap_or_default();
+        return pattern
+            .map(|p| files(&session.view, &p))
+            .unwrap_or_default();
     }
-    let above = session.cwd.iter().flat_map(|cwd| cwd.ancestors().take(MAX_ABOVE));
-    above.flat_map(|dir| files(&session.view, &dir.join(&config.path).to_string_lossy())).collect()
+    let above = session
+        .cwd
+        .iter()
+        .flat_map(|cwd| cwd.ancestors().take(MAX_ABOVE));
+    above
+        .flat_map(|dir| files(&session.view, &dir.join(&config.path).to_string_lossy()))
+        .collect()
 }
 
 fn files(view: &FsView, pattern: &str) -> Vec<PathBuf> {
@@ -197,7 +230,9 @@ fn overrides(row: &AgentRow, argv: &[String]) -> Vec<Listed> {
         if row.override_flags.contains(flag) && value.starts_with("mcp_servers.") {
             let line = match value.split_once('=') {
                 // A value that is no TOML is taken as text, as Codex does.
-                Some((key, text)) if toml::from_str::<toml::Table>(&format!("x={text}")).is_err() => {
+                Some((key, text))
+                    if toml::from_str::<toml::Table>(&format!("x={text}")).is_err() =>
+                {
                     format!("{key}={text:?}")
                 }
                 _ => value.clone(),
@@ -219,8 +254,14 @@ pub fn find<'a>(
     session: &Session,
 ) -> Option<&'a Configured> {
     let started = launch::unwrap(argv)?;
-    configured.iter().find(|c| same_words(&c.listed.command, argv, &started.words, exe, session))
-        .or_else(|| configured.iter().find(|c| same_target(&c.listed.command, &started, session)))
+    configured
+        .iter()
+        .find(|c| same_words(&c.listed.command, argv, &started.words, exe, session))
+        .or_else(|| {
+            configured
+                .iter()
+                .find(|c| same_target(&c.listed.command, &started, session))
+        })
 }
 
 /// The arguments are the same, and before them stands the same command.
@@ -231,23 +272,33 @@ fn same_words(
     exe: &Path,
     session: &Session,
 ) -> bool {
-    let Some((command, args)) = listed.split_first() else { return false };
+    let Some((command, args)) = listed.split_first() else {
+        return false;
+    };
     [argv, unwrapped].iter().any(|words| {
         let Some(split) = words.len().checked_sub(args.len()).filter(|s| *s > 0) else {
             return false;
         };
         let (head, tail) = words.split_at(split);
-        tail.iter().zip(args).all(|(word, arg)| same_text(arg, word, session))
-            && head.last().is_some_and(|word| same_command(command, word, head.len(), exe, session))
+        tail.iter()
+            .zip(args)
+            .all(|(word, arg)| same_text(arg, word, session))
+            && head
+                .last()
+                .is_some_and(|word| same_command(command, word, head.len(), exe, session))
     })
 }
 
 fn same_command(listed: &str, word: &str, head: usize, exe: &Path, session: &Session) -> bool {
-    let listed = session.vars.expand(listed).unwrap_or_else(|| listed.to_owned());
+    let listed = session
+        .vars
+        .expand(listed)
+        .unwrap_or_else(|| listed.to_owned());
     if basename(&listed) == basename(word) {
         // Two absolute paths must lead to the same file; a bare name is looked up in PATH.
         let both = listed.starts_with('/') && word.starts_with('/');
-        return !both || listed == word || real(&listed, session) == real(word, session);
+        let same = || real(&listed, session).is_some_and(|path| Some(path) == real(word, session));
+        return !both || listed == word || same();
     }
     // `python` in the configuration, `python3.11` in the kernel's record.
     head == 1 && listed.contains('/') && real(&listed, session).is_some_and(|path| path == exe)
@@ -262,22 +313,34 @@ fn same_text(listed: &str, word: &str, session: &Session) -> bool {
     if listed == word || session.vars.expand(listed).is_some_and(|full| full == word) {
         return true;
     }
-    let Some((before, rest)) = listed.split_once("${") else { return false };
-    let Some((name, after)) = rest.split_once('}') else { return false };
+    let Some((before, rest)) = listed.split_once("${") else {
+        return false;
+    };
+    let Some((name, after)) = rest.split_once('}') else {
+        return false;
+    };
     let known = session.vars.expand(&format!("${{{name}}}"));
     match known {
         Some(_) => false,
-        None => !after.contains("${") && word.len() >= before.len() + after.len()
-            && word.starts_with(before) && word.ends_with(after),
+        None => {
+            !after.contains("${")
+                && word.len() >= before.len() + after.len()
+                && word.starts_with(before)
+                && word.ends_with(after)
+        }
     }
 }
 
 /// Both start the same package, script or module with the same arguments at the end: finds a
 /// server whose launcher rewrote its command line.
 fn same_target(listed: &[String], started: &launch::Launch, session: &Session) -> bool {
-    let expanded: Vec<String> =
-        listed.iter().map(|w| session.vars.expand(w).unwrap_or_else(|| w.clone())).collect();
-    let Some(wanted) = launch::unwrap(&expanded) else { return false };
+    let expanded: Vec<String> = listed
+        .iter()
+        .map(|w| session.vars.expand(w).unwrap_or_else(|| w.clone()))
+        .collect();
+    let Some(wanted) = launch::unwrap(&expanded) else {
+        return false;
+    };
     let same = match (&wanted.target, &started.target) {
         (Target::Package(a), Target::Package(b)) => a.ecosystem == b.ecosystem && a.name == b.name,
         (Target::Script(a), Target::Script(b)) => {

@@ -37,7 +37,10 @@ pub fn identify_env(env: &SecretEnv) -> Vec<FoundInEnv> {
     }
     let found = findings.finish().found.into_iter().take(MAX_FOUND);
     found
-        .map(|f| FoundInEnv { credential: f.credential, variable: f.entry.unwrap_or_default() })
+        .map(|f| FoundInEnv {
+            credential: f.credential,
+            variable: f.entry.unwrap_or_default(),
+        })
         .collect()
 }
 
@@ -76,14 +79,19 @@ mod tests {
              DEPLOY_KEYS=prod:ASIAQNZGKIQY56JQ7WML,{token}\0GH_TOKEN={old}\0COMMIT={old}\0"
         );
         let found = identify_env(&SecretEnv::new(block.into_bytes()));
-        let shown: Vec<String> =
-            found.iter().map(|f| format!("{} {}", f.variable, f.credential)).collect();
+        let shown: Vec<String> = found
+            .iter()
+            .map(|f| format!("{} {}", f.variable, f.credential))
+            .collect();
         assert_eq!(
             shown,
             [
                 "AWS_ACCESS_KEY_ID aws-access-key:AKIAIOSFODNN7EXAMPLE".to_owned(),
                 "DEPLOY_KEYS aws-access-key:ASIAQNZGKIQY56JQ7WML".to_owned(),
-                format!("DEPLOY_KEYS {}", CredentialId::github_token(token.as_bytes())),
+                format!(
+                    "DEPLOY_KEYS {}",
+                    CredentialId::github_token(token.as_bytes())
+                ),
                 format!("GH_TOKEN {}", CredentialId::github_token(old.as_bytes())),
             ]
         );

@@ -87,7 +87,10 @@ pub fn read_watched(
     expected: FileId,
 ) -> Result<WatchedContent, ReadError> {
     let shown = || path.to_string_lossy().into_owned();
-    let fail = |source| ReadError::Io { path: shown(), source };
+    let fail = |source| ReadError::Io {
+        path: shown(),
+        source,
+    };
     let mut file = open(view, path).map_err(fail)?;
     let before = file.metadata().map_err(fail)?;
     if !before.is_file() {
@@ -100,7 +103,10 @@ pub fn read_watched(
     // One allocation, so that no copy of the content is left behind by growing.
     let mut bytes = Zeroizing::new(Vec::with_capacity(size.saturating_add(1)));
     let limit = u64::try_from(size).unwrap_or(MAX_FILE);
-    file.by_ref().take(limit).read_to_end(&mut bytes).map_err(fail)?;
+    file.by_ref()
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(fail)?;
     let after = file.metadata().map_err(fail)?;
     Ok(WatchedContent {
         bytes,
@@ -121,7 +127,12 @@ fn open(view: &FsView, path: &Path) -> io::Result<File> {
     if !view.is_host() {
         return view.open_raw(path, base);
     }
-    let with = |flags: OFlag| OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let with = |flags: OFlag| {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits())
+            .open(path)
+    };
     match with(base | OFlag::O_NOATIME) {
         // O_NOATIME is only for the owner and CAP_FOWNER.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => with(base),
@@ -154,13 +165,19 @@ mod tests {
         let read = read_watched(&host, &path, first).unwrap();
         assert_eq!(read.bytes(), b"first");
         assert!(read.version_known(now_ns() + 1_000_000_000));
-        assert!(!read.version_known(read.modified_ns - 1), "changed after the access");
+        assert!(
+            !read.version_known(read.modified_ns - 1),
+            "changed after the access"
+        );
         assert_eq!(format!("{read:?}"), "WatchedContent(5 bytes)");
 
         let other = dir.path().join("new");
         std::fs::write(&other, "second").unwrap();
         std::fs::rename(&other, &path).unwrap();
-        assert!(matches!(read_watched(&host, &path, first), Err(ReadError::Replaced { .. })));
+        assert!(matches!(
+            read_watched(&host, &path, first),
+            Err(ReadError::Replaced { .. })
+        ));
     }
 
     #[test]
@@ -176,7 +193,10 @@ mod tests {
         std::fs::write(&target, "x").unwrap();
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        assert!(matches!(read_watched(&host, &link, id(&target)), Err(ReadError::Io { .. })));
+        assert!(matches!(
+            read_watched(&host, &link, id(&target)),
+            Err(ReadError::Io { .. })
+        ));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use keytrail_model::credential::CredentialId;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::tokens::{self, Token};
 use super::Findings;
+use super::tokens::{self, Token};
 
 /// How a watched file is written. Names are those of `catalogue/watch.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -42,7 +42,10 @@ impl FileFormat {
     /// A format for a file that no catalogue entry describes, by its name.
     #[must_use]
     pub fn guess(path: &Path) -> Self {
-        let name = path.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .map(|n| n.to_string_lossy())
+            .unwrap_or_default();
         let within = |dir: &str| path.parent().is_some_and(|p| p.ends_with(dir));
         match name.as_ref() {
             "credentials" | "config" if within(".aws") => Self::AwsIni,
@@ -98,12 +101,18 @@ pub fn identify_file(format: FileFormat, bytes: &[u8]) -> Identified {
 }
 
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|l| !l.is_empty())
+    bytes
+        .split(|b| *b == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|l| !l.is_empty())
 }
 
 fn split_once(line: &[u8], by: u8) -> Option<(&[u8], &[u8])> {
     let at = line.iter().position(|b| *b == by)?;
-    Some((line.get(..at)?.trim_ascii(), line.get(at + 1..)?.trim_ascii()))
+    Some((
+        line.get(..at)?.trim_ascii(),
+        line.get(at + 1..)?.trim_ascii(),
+    ))
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -128,14 +137,21 @@ fn ini(bytes: &[u8], aws: bool, findings: &mut Findings) {
     let mut section: Option<String> = None;
     for line in lines(bytes) {
         if let Some(header) = line.strip_prefix(b"[") {
-            let end = header.iter().position(|b| *b == b']').unwrap_or(header.len());
-            section = header.get(..end).map(|name| format!("[{}]", text(name.trim_ascii())));
+            let end = header
+                .iter()
+                .position(|b| *b == b']')
+                .unwrap_or(header.len());
+            section = header
+                .get(..end)
+                .map(|name| format!("[{}]", text(name.trim_ascii())));
             continue;
         }
         if matches!(line.first(), Some(b'#' | b';')) {
             continue;
         }
-        let Some((key, value)) = split_once(line, b'=') else { continue };
+        let Some((key, value)) = split_once(line, b'=') else {
+            continue;
+        };
         let entry = section.as_deref();
         if aws && key.eq_ignore_ascii_case(b"aws_access_key_id") {
             if let Ok(id) = CredentialId::aws_access_key(text(unquoted(value))) {
@@ -194,8 +210,12 @@ fn aws_json(bytes: &[u8], findings: &mut Findings) {
 fn gh_hosts(bytes: &[u8], findings: &mut Findings) {
     let mut host: Option<&str> = None;
     for line in bytes.split(|b| *b == b'\n') {
-        let top = line.first().is_some_and(|b| !b.is_ascii_whitespace() && *b != b'#');
-        let Some((key, value)) = split_once(line, b':') else { continue };
+        let top = line
+            .first()
+            .is_some_and(|b| !b.is_ascii_whitespace() && *b != b'#');
+        let Some((key, value)) = split_once(line, b':') else {
+            continue;
+        };
         if top {
             host = Some(text(unquoted(key)));
         }
@@ -208,28 +228,44 @@ fn gh_hosts(bytes: &[u8], findings: &mut Findings) {
 fn push_github(value: &[u8], entry: Option<&str>, findings: &mut Findings) {
     match tokens::github_field(value) {
         Some(Token::Credential(id)) => findings.push(id, entry),
-        Some(Token::BadChecksum) => findings.bad_checksums = findings.bad_checksums.saturating_add(1),
+        Some(Token::BadChecksum) => {
+            findings.bad_checksums = findings.bad_checksums.saturating_add(1)
+        }
         None => {}
     }
 }
 
 fn is_github(host: &[u8]) -> bool {
-    let host = host.split(|b| matches!(b, b':' | b'/')).next().unwrap_or_default();
+    let host = host
+        .split(|b| matches!(b, b':' | b'/'))
+        .next()
+        .unwrap_or_default();
     let host = host.to_ascii_lowercase();
-    [&b"github.com"[..], b"ghcr.io", b"npm.pkg.github.com", b"githubusercontent.com"]
-        .iter()
-        .any(|known| {
-            host == *known
-                || host.strip_suffix(*known).is_some_and(|sub| sub.ends_with(b"."))
-        })
+    [
+        &b"github.com"[..],
+        b"ghcr.io",
+        b"npm.pkg.github.com",
+        b"githubusercontent.com",
+    ]
+    .iter()
+    .any(|known| {
+        host == *known
+            || host
+                .strip_suffix(*known)
+                .is_some_and(|sub| sub.ends_with(b"."))
+    })
 }
 
 /// `https://user:token@host`.
 fn git_credentials(bytes: &[u8], findings: &mut Findings) {
     for line in lines(bytes) {
-        let Some(at) = line.windows(3).position(|w| w == b"://") else { continue };
+        let Some(at) = line.windows(3).position(|w| w == b"://") else {
+            continue;
+        };
         let rest = line.get(at + 3..).unwrap_or_default();
-        let Some(split) = rest.iter().rposition(|b| *b == b'@') else { continue };
+        let Some(split) = rest.iter().rposition(|b| *b == b'@') else {
+            continue;
+        };
         let (userinfo, host) = rest.split_at(split);
         let host = host.strip_prefix(b"@").unwrap_or(host);
         let (user, password) = split_once(userinfo, b':').unwrap_or((userinfo, b""));
@@ -273,9 +309,14 @@ fn netrc(bytes: &[u8], findings: &mut Findings) {
 /// `//registry/:_authToken=VALUE`; GitHub's registry takes GitHub tokens.
 fn npmrc(bytes: &[u8], findings: &mut Findings) {
     for line in lines(bytes).filter(|l| !matches!(l.first(), Some(b'#' | b';'))) {
-        let Some((key, value)) = split_once(line, b'=') else { continue };
+        let Some((key, value)) = split_once(line, b'=') else {
+            continue;
+        };
         let host = key.strip_prefix(b"//").unwrap_or(key);
-        let end = host.iter().position(|b| matches!(b, b'/' | b':')).unwrap_or(host.len());
+        let end = host
+            .iter()
+            .position(|b| matches!(b, b'/' | b':'))
+            .unwrap_or(host.len());
         let host = host.get(..end).unwrap_or(host);
         if is_github(host) && key.ends_with(b":_authToken") {
             push_github(unquoted(value), Some(text(host)), findings);
@@ -324,8 +365,13 @@ fn docker(bytes: &[u8], findings: &mut Findings) {
             .auth
             .and_then(|a| base64::engine::general_purpose::STANDARD.decode(a).ok())
             .map(Zeroizing::new);
-        let password = decoded.as_ref().and_then(|d| split_once(d, b':')).map(|(_, p)| p);
-        let tokens = [auth.identitytoken, auth.registrytoken].into_iter().flatten();
+        let password = decoded
+            .as_ref()
+            .and_then(|d| split_once(d, b':'))
+            .map(|(_, p)| p);
+        let tokens = [auth.identitytoken, auth.registrytoken]
+            .into_iter()
+            .flatten();
         for value in password.into_iter().chain(tokens.map(str::as_bytes)) {
             let host = registry.split("://").last().unwrap_or(registry);
             if is_github(host.as_bytes()) {

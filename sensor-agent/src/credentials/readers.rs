@@ -81,8 +81,10 @@ impl Readers {
     /// # Errors
     /// [`ReadersError`] with the line at fault.
     pub fn parse(origin: &str, text: &str) -> Result<Self, ReadersError> {
-        let rows: Rows = toml::from_str(text)
-            .map_err(|source| ReadersError { origin: origin.to_owned(), source })?;
+        let rows: Rows = toml::from_str(text).map_err(|source| ReadersError {
+            origin: origin.to_owned(),
+            source,
+        })?;
         Ok(Self { rows: rows.reader })
     }
 
@@ -93,7 +95,12 @@ impl Readers {
 
     /// True when the catalogue expects `reader` to read `kind` from a file written as `format`.
     #[must_use]
-    pub fn expects_file(&self, kind: CredentialKind, format: FileFormat, reader: &Reader<'_>) -> bool {
+    pub fn expects_file(
+        &self,
+        kind: CredentialKind,
+        format: FileFormat,
+        reader: &Reader<'_>,
+    ) -> bool {
         self.rows
             .iter()
             .filter(|row| row.kinds.contains(&kind))
@@ -133,22 +140,29 @@ impl Row {
     fn has_package(&self, package: Option<&Package>) -> bool {
         package.is_some_and(|package| {
             let name = format!("{}:{}", package.ecosystem, package.name);
-            self.packages.iter().any(|known| match known.strip_suffix('*') {
-                Some(start) => name.starts_with(start),
-                None => *known == name,
-            })
+            self.packages
+                .iter()
+                .any(|known| match known.strip_suffix('*') {
+                    Some(start) => name.starts_with(start),
+                    None => *known == name,
+                })
         })
     }
 
     fn has_program(&self, exe: &Path) -> bool {
-        let name = exe.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+        let name = exe
+            .file_name()
+            .map(|n| n.to_string_lossy())
+            .unwrap_or_default();
         installed(exe) && self.programs.iter().any(|known| glob_matches(known, &name))
     }
 }
 
 /// False for places where anyone may put a file under any name, or where a package brings it along.
 fn installed(exe: &Path) -> bool {
-    let temporary = ["/tmp", "/var/tmp", "/dev/shm"].iter().any(|dir| exe.starts_with(dir));
+    let temporary = ["/tmp", "/var/tmp", "/dev/shm"]
+        .iter()
+        .any(|dir| exe.starts_with(dir));
     let packaged = exe.components().any(|c| c.as_os_str() == "node_modules");
     exe.is_absolute() && !temporary && !packaged
 }
@@ -160,12 +174,23 @@ mod tests {
     fn reader<'a>(exe: &'a str, package: Option<&'a Package>, unit: UnitKind) -> Reader<'a> {
         let interpreter = ["node", "python3"].iter().any(|name| exe.ends_with(name));
         let server = package.filter(|_| unit == UnitKind::McpServer);
-        Reader { exe: Path::new(exe), package, interpreter, unit, server, granted: &[] }
+        Reader {
+            exe: Path::new(exe),
+            package,
+            interpreter,
+            unit,
+            server,
+            granted: &[],
+        }
     }
 
     fn package(text: &str) -> Package {
         let (ecosystem, name) = text.split_once(':').unwrap();
-        Package { ecosystem: ecosystem.to_owned(), name: name.to_owned(), version: None }
+        Package {
+            ecosystem: ecosystem.to_owned(),
+            name: name.to_owned(),
+            version: None,
+        }
     }
 
     #[test]
@@ -177,21 +202,88 @@ mod tests {
         for (kind, format, exe, pkg, unit, expected) in [
             (AwsAccessKey, AwsIni, "/usr/bin/aws", "", ShellTool, true),
             (AwsAccessKey, AwsIni, "/tmp/aws", "", ShellTool, false),
-            (AwsAccessKey, AwsIni, "/h/node_modules/x/aws", "", McpServer, false),
-            (AwsAccessKey, AwsIni, "/usr/bin/python3", "", ShellTool, false),
-            (AwsAccessKey, AwsIni, "/usr/bin/python3", "pypi:awscli", ShellTool, true),
-            (AwsAccessKey, AwsIni, "/usr/bin/python3", "pypi:awslabs.cost", McpServer, true),
-            (AwsAccessKey, AwsIni, "/usr/bin/node", "npm:mcp-server-x", McpServer, false),
-            (AwsAccessKey, AwsIni, "/usr/bin/node", "npm:@google/gemini-cli", Agent, false),
-            (AwsAccessKey, Dotenv, "/usr/bin/node", "npm:@google/gemini-cli", Agent, true),
+            (
+                AwsAccessKey,
+                AwsIni,
+                "/h/node_modules/x/aws",
+                "",
+                McpServer,
+                false,
+            ),
+            (
+                AwsAccessKey,
+                AwsIni,
+                "/usr/bin/python3",
+                "",
+                ShellTool,
+                false,
+            ),
+            (
+                AwsAccessKey,
+                AwsIni,
+                "/usr/bin/python3",
+                "pypi:awscli",
+                ShellTool,
+                true,
+            ),
+            (
+                AwsAccessKey,
+                AwsIni,
+                "/usr/bin/python3",
+                "pypi:awslabs.cost",
+                McpServer,
+                true,
+            ),
+            (
+                AwsAccessKey,
+                AwsIni,
+                "/usr/bin/node",
+                "npm:mcp-server-x",
+                McpServer,
+                false,
+            ),
+            (
+                AwsAccessKey,
+                AwsIni,
+                "/usr/bin/node",
+                "npm:@google/gemini-cli",
+                Agent,
+                false,
+            ),
+            (
+                AwsAccessKey,
+                Dotenv,
+                "/usr/bin/node",
+                "npm:@google/gemini-cli",
+                Agent,
+                true,
+            ),
             (AwsAccessKey, AwsIni, "/usr/bin/gh", "", ShellTool, false),
             (GithubToken, GhHosts, "/usr/bin/gh", "", ShellTool, true),
-            (GithubToken, Npmrc, "/usr/bin/node", "npm:npm", McpServer, true),
-            (GithubToken, GhHosts, "/usr/bin/node", "npm:npm", McpServer, false),
+            (
+                GithubToken,
+                Npmrc,
+                "/usr/bin/node",
+                "npm:npm",
+                McpServer,
+                true,
+            ),
+            (
+                GithubToken,
+                GhHosts,
+                "/usr/bin/node",
+                "npm:npm",
+                McpServer,
+                false,
+            ),
         ] {
             let pkg = (!pkg.is_empty()).then(|| package(pkg));
             let who = reader(exe, pkg.as_ref(), unit);
-            assert_eq!(readers.expects_file(kind, format, &who), expected, "{kind} {who:?}");
+            assert_eq!(
+                readers.expects_file(kind, format, &who),
+                expected,
+                "{kind} {who:?}"
+            );
         }
     }
 
@@ -204,7 +296,10 @@ mod tests {
         let who = reader("/usr/bin/node", Some(&evil), UnitKind::McpServer);
         assert!(!readers.expects_environment(kind, "GITHUB_TOKEN", &who));
         let granted = ["GITHUB_TOKEN".to_owned()];
-        let given = Reader { granted: &granted, ..who };
+        let given = Reader {
+            granted: &granted,
+            ..who
+        };
         assert!(readers.expects_environment(kind, "GITHUB_TOKEN", &given));
         let known = reader("/usr/bin/node", Some(&official), UnitKind::McpServer);
         assert!(readers.expects_environment(kind, "GITHUB_TOKEN", &known));

@@ -129,7 +129,10 @@ fn fine_grained(rest: &[u8]) -> (Option<Token>, usize) {
 fn stateless(rest: &[u8]) -> Option<(Option<Token>, usize)> {
     let mut len = run(rest, |b| is_word(b) || b == b'.' || b == b'-');
     // A full stop or dash after the token belongs to the sentence around it.
-    while rest.get(len.checked_sub(1)?).is_some_and(|b| matches!(b, b'.' | b'-')) {
+    while rest
+        .get(len.checked_sub(1)?)
+        .is_some_and(|b| matches!(b, b'.' | b'-'))
+    {
         len -= 1;
     }
     let token = rest.get(..len)?;
@@ -137,7 +140,10 @@ fn stateless(rest: &[u8]) -> Option<(Option<Token>, usize)> {
     if dots != 2 || len < 4 + 60 {
         return None;
     }
-    Some((Some(Token::Credential(CredentialId::github_token(token))), len))
+    Some((
+        Some(Token::Credential(CredentialId::github_token(token))),
+        len,
+    ))
 }
 
 /// Six base-62 digits of the CRC-32 of the random part.
@@ -154,7 +160,11 @@ pub fn checksum_of(random: &[u8]) -> [u8; 6] {
 }
 
 fn run(bytes: &[u8], part: impl Fn(u8) -> bool) -> usize {
-    bytes.iter().take(MAX_TOKEN).take_while(|b| part(**b)).count()
+    bytes
+        .iter()
+        .take(MAX_TOKEN)
+        .take_while(|b| part(**b))
+        .count()
 }
 
 fn is_word(byte: u8) -> bool {
@@ -211,16 +221,27 @@ pub(crate) mod tests {
 
     #[test]
     fn a_stateless_installation_token_is_hashed_whole() {
-        let token = format!("ghs_{}.{}.{}", "h".repeat(36), "p-_x".repeat(100), "s".repeat(86));
+        let token = format!(
+            "ghs_{}.{}.{}",
+            "h".repeat(36),
+            "p-_x".repeat(100),
+            "s".repeat(86)
+        );
         let hash = CredentialId::github_token(token.as_bytes()).to_string();
-        assert_eq!(ids(&format!("GITHUB_TOKEN={token}\n")), std::slice::from_ref(&hash));
+        assert_eq!(
+            ids(&format!("GITHUB_TOKEN={token}\n")),
+            std::slice::from_ref(&hash)
+        );
         assert_eq!(ids(&format!("It is {token}.")), [hash]);
     }
 
     #[test]
     fn a_fine_grained_token_has_two_parts() {
         let token = format!("github_pat_{}_{}", "A".repeat(22), "b".repeat(59));
-        assert_eq!(ids(&token), [CredentialId::github_token(token.as_bytes()).to_string()]);
+        assert_eq!(
+            ids(&token),
+            [CredentialId::github_token(token.as_bytes()).to_string()]
+        );
         assert_eq!(ids(&format!("{token}b")), [""; 0]);
     }
 

@@ -81,8 +81,10 @@ impl WatchCatalogue {
     /// # Errors
     /// [`WatchError`] with the line at fault.
     pub fn parse(origin: &str, text: &str) -> Result<Self, WatchError> {
-        let rows: Rows = toml::from_str(text)
-            .map_err(|source| WatchError { origin: origin.to_owned(), source })?;
+        let rows: Rows = toml::from_str(text).map_err(|source| WatchError {
+            origin: origin.to_owned(),
+            source,
+        })?;
         Ok(Self { rows: rows.file })
     }
 
@@ -129,7 +131,10 @@ fn targets(view: &FsView, row: &Row, path: &str) -> Vec<WatchTarget> {
 fn target(view: &FsView, row: &Row, path: &Path) -> WatchTarget {
     // A row for a file must not turn into a watch on a directory (`.env/` is often a Python
     // environment), nor the other way round.
-    let meta = view.metadata(path).ok().filter(|m| if row.dir { m.is_dir() } else { m.is_file() });
+    let meta = view
+        .metadata(path)
+        .ok()
+        .filter(|m| if row.dir { m.is_dir() } else { m.is_file() });
     WatchTarget {
         path: path.to_owned(),
         real: meta.as_ref().and_then(|_| view.realpath(path).ok()),
@@ -161,13 +166,19 @@ mod tests {
         std::fs::create_dir_all(home.join(".aws/sso/cache")).unwrap();
         std::fs::create_dir_all(home.join("dotfiles")).unwrap();
         std::fs::write(home.join("dotfiles/aws"), "[default]").unwrap();
-        std::os::unix::fs::symlink(home.join("dotfiles/aws"), home.join(".aws/credentials")).unwrap();
+        std::os::unix::fs::symlink(home.join("dotfiles/aws"), home.join(".aws/credentials"))
+            .unwrap();
         let vars = Vars::home(home.to_string_lossy());
-        let targets = WatchCatalogue::builtin().unwrap().home_targets(&FsView::host(), &vars);
+        let targets = WatchCatalogue::builtin()
+            .unwrap()
+            .home_targets(&FsView::host(), &vars);
         let by = |end: &str| targets.iter().find(|t| t.path.ends_with(end)).unwrap();
 
         let linked = by(".aws/credentials");
-        assert_eq!(linked.real.as_deref(), Some(home.join("dotfiles/aws").as_path()));
+        assert_eq!(
+            linked.real.as_deref(),
+            Some(home.join("dotfiles/aws").as_path())
+        );
         let meta = std::fs::metadata(home.join("dotfiles/aws")).unwrap();
         assert_eq!(linked.id.unwrap().ino, meta.ino());
 
@@ -187,11 +198,26 @@ mod tests {
         let mut vars = Vars::home("/nonexistent");
         vars.set("AWS_SHARED_CREDENTIALS_FILE", "/etc/hostname");
         let targets = catalogue.home_targets(&FsView::host(), &vars);
-        assert!(targets.iter().any(|t| t.path == Path::new("/etc/hostname") && t.id.is_some()));
-        assert!(catalogue.variables().any(|v| v == "AWS_SHARED_CREDENTIALS_FILE"));
+        assert!(
+            targets
+                .iter()
+                .any(|t| t.path == Path::new("/etc/hostname") && t.id.is_some())
+        );
+        assert!(
+            catalogue
+                .variables()
+                .any(|v| v == "AWS_SHARED_CREDENTIALS_FILE")
+        );
 
         let project = catalogue.project_targets(&FsView::host(), dir.path());
-        let there: Vec<_> = project.iter().filter(|t| t.id.is_some()).map(|t| &t.path).collect();
-        assert_eq!(there, [&dir.path().join(".env"), &dir.path().join(".env.local")]);
+        let there: Vec<_> = project
+            .iter()
+            .filter(|t| t.id.is_some())
+            .map(|t| &t.path)
+            .collect();
+        assert_eq!(
+            there,
+            [&dir.path().join(".env"), &dir.path().join(".env.local")]
+        );
     }
 }

@@ -1,15 +1,17 @@
 //! Where an exec puts a process: agent, MCP server, shell-tool command, or as it was.
 
 use super::{
-    AgentIdentity, AgentRow, Arc, Candidate, Configured, ExecInfo, Identified, Identity,
-    Launch, McpServer, Node, Package, Placement, ProcessKey, ProcessSummary, Recognised, Session,
-    Signs, Target, Unit, UnitKind, basename, exe_text, is_shell, place, recognise,
-    redact_argv, servers, talks_to_agent,
+    AgentIdentity, AgentRow, Arc, Candidate, Configured, ExecInfo, Identified, Identity, Launch,
+    McpServer, Node, Package, Placement, ProcessKey, ProcessSummary, Recognised, Session, Signs,
+    Target, Unit, UnitKind, basename, exe_text, is_shell, place, recognise, redact_argv, servers,
+    talks_to_agent,
 };
 
 impl Identity {
     pub(super) fn take_exact_key(&mut self, key: ProcessKey) {
-        let Some(old) = self.tree.take_exact_key(key) else { return };
+        let Some(old) = self.tree.take_exact_key(key) else {
+            return;
+        };
         if let Some(mut unit) = self.units.remove(&old) {
             unit.root = key;
             self.units.insert(key, unit);
@@ -27,15 +29,28 @@ impl Identity {
     }
 
     pub(super) fn recognise(&self, info: &ExecInfo, launch: &Launch) -> Option<Recognised> {
-        let candidate =
-            Candidate { view: &info.view, exe: &info.exe, launch, cwd: info.cwd.as_deref() };
+        let candidate = Candidate {
+            view: &info.view,
+            exe: &info.exe,
+            launch,
+            cwd: info.cwd.as_deref(),
+        };
         recognise::recognise(&self.knowledge.agents, candidate)
     }
 
     /// A client of watched credentials that nobody tracked started.
     pub(super) fn client(&self, info: &ExecInfo) -> bool {
-        let name = info.exe.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
-        let script = info.argv.args().get(1).map(|a| basename(a)).unwrap_or_default();
+        let name = info
+            .exe
+            .file_name()
+            .map(|n| n.to_string_lossy())
+            .unwrap_or_default();
+        let script = info
+            .argv
+            .args()
+            .get(1)
+            .map(|a| basename(a))
+            .unwrap_or_default();
         let interpreter = crate::agents::launch::is_interpreter(&name);
         let names = &self.knowledge.executables;
         names.is_client(&name) || (interpreter && names.is_client(script))
@@ -50,11 +65,20 @@ impl Identity {
         found: Recognised,
         current: Option<ProcessKey>,
     ) -> (ProcessKey, bool) {
-        let same = current.and_then(|key| self.units.get_mut(&key)).filter(|unit| {
-            unit.kind == UnitKind::Agent
-                && unit.agent.as_ref().is_some_and(|agent| agent.product == found.product)
-        });
-        let session = self.knowledge.agents.get(&found.product).map(|row| (row.clone(), row.name.clone()));
+        let same = current
+            .and_then(|key| self.units.get_mut(&key))
+            .filter(|unit| {
+                unit.kind == UnitKind::Agent
+                    && unit
+                        .agent
+                        .as_ref()
+                        .is_some_and(|agent| agent.product == found.product)
+            });
+        let session = self
+            .knowledge
+            .agents
+            .get(&found.product)
+            .map(|row| (row.clone(), row.name.clone()));
         let Some((row, name)) = session else {
             return (current.unwrap_or(info.key), false);
         };
@@ -151,8 +175,10 @@ impl Identity {
         new.members = if is_root { unit.members } else { 0 };
         if kind == UnitKind::McpServer {
             new.manifest_seen = identified.script.is_some() && identified.package.is_some();
-            new.granted =
-                configured.as_ref().map(|c| c.listed.env.clone()).unwrap_or_default();
+            new.granted = configured
+                .as_ref()
+                .map(|c| c.listed.env.clone())
+                .unwrap_or_default();
             new.server = Some(server(configured, identified.package.clone()));
         }
         (self.start(new), !is_root)
@@ -183,12 +209,16 @@ impl Identity {
             row.is_some_and(|row| row.npm.contains(&p.name) || row.pypi.contains(&p.name))
         });
         let script = matches!(launch.target, Target::Script(_) | Target::Module(_));
-        let exe = info.exe.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+        let exe = info
+            .exe
+            .file_name()
+            .map(|n| n.to_string_lossy())
+            .unwrap_or_default();
         Signs {
             talks_to_agent: talks,
-            own_session: info.sid.map(|sid| {
-                sid == info.key.pid || unit.agent_sid.is_some_and(|agent| agent != sid)
-            }),
+            own_session: info
+                .sid
+                .map(|sid| sid == info.key.pid || unit.agent_sid.is_some_and(|agent| agent != sid)),
             configured,
             launcher: launch.launcher,
             foreign_script: script && !own_package,
@@ -200,9 +230,15 @@ impl Identity {
 
     /// The launcher's words name a package; the manifest of what it then runs says its version.
     fn refine(&mut self, unit: ProcessKey, identified: &Identified) {
-        let Some(unit) = self.units.get_mut(&unit) else { return };
-        let Some(server) = &mut unit.server else { return };
-        let Some(package) = &identified.package else { return };
+        let Some(unit) = self.units.get_mut(&unit) else {
+            return;
+        };
+        let Some(server) = &mut unit.server else {
+            return;
+        };
+        let Some(package) = &identified.package else {
+            return;
+        };
         let manifest = identified.script.is_some();
         if unit.manifest_seen {
             return;
@@ -237,7 +273,9 @@ impl Identity {
     }
 
     pub(super) fn leave(&mut self, key: ProcessKey) {
-        let Some(unit) = self.units.get_mut(&key) else { return };
+        let Some(unit) = self.units.get_mut(&key) else {
+            return;
+        };
         unit.members = unit.members.saturating_sub(1);
         if unit.members == 0 {
             self.units.remove(&key);
@@ -294,12 +332,20 @@ fn server(configured: Option<Configured>, package: Option<Package>) -> McpServer
             scope: Some(found.scope),
             package,
         },
-        None => McpServer { name: None, config: None, scope: None, package },
+        None => McpServer {
+            name: None,
+            config: None,
+            scope: None,
+            package,
+        },
     }
 }
 
 fn is_package_manager(package: &Package) -> bool {
-    matches!(package.name.as_str(), "npm" | "pnpm" | "yarn" | "corepack" | "uv" | "pip" | "pipx")
+    matches!(
+        package.name.as_str(),
+        "npm" | "pnpm" | "yarn" | "corepack" | "uv" | "pip" | "pipx"
+    )
 }
 
 fn same_package(a: &Package, b: &Package) -> bool {

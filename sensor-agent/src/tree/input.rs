@@ -68,7 +68,12 @@ impl RawArgv {
         if block.is_empty() {
             return Self::default();
         }
-        Self::new(block.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect())
+        Self::new(
+            block
+                .split(|b| *b == 0)
+                .map(|a| String::from_utf8_lossy(a).into_owned())
+                .collect(),
+        )
     }
 
     /// The arguments.

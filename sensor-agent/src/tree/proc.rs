@@ -54,7 +54,10 @@ impl ProcEntry {
         let process = Process::new(i32::try_from(pid).ok()?).ok()?;
         let stat = process.stat().ok()?;
         Some(Self {
-            key: ProcessKey { pid, start_ns: stat.starttime.checked_mul(TICK_NS)? },
+            key: ProcessKey {
+                pid,
+                start_ns: stat.starttime.checked_mul(TICK_NS)?,
+            },
             parent_pid: u32::try_from(stat.ppid).ok()?,
             sid: u32::try_from(stat.session).ok()?,
             pgid: u32::try_from(stat.pgrp).ok()?,
@@ -109,7 +112,9 @@ impl ProcEntry {
     pub fn exe(&self) -> Option<(PathBuf, Option<FileId>)> {
         let path = self.process.exe().ok()?;
         let link = format!("/proc/{}/exe", self.key.pid);
-        let id = std::fs::metadata(link).ok().filter(|_| self.process.is_alive());
+        let id = std::fs::metadata(link)
+            .ok()
+            .filter(|_| self.process.is_alive());
         Some((path, id.map(|m| FileId::from_metadata(&m))))
     }
 
@@ -168,7 +173,9 @@ impl ProcEntry {
 impl ExecInfo {
     /// Fills in what the record of the exec lacks, if the process is still there.
     pub fn complete(&mut self) {
-        let Some(entry) = ProcEntry::open(self.key) else { return };
+        let Some(entry) = ProcEntry::open(self.key) else {
+            return;
+        };
         self.sid = self.sid.or(Some(entry.sid()));
         self.pgid = self.pgid.or(Some(entry.pgid()));
         if self.cwd.is_none() {
@@ -233,9 +240,15 @@ mod tests {
         assert_eq!(entry.fd(77), FdKind::Unknown);
         assert_eq!(entry.cwd(), Some(PathBuf::from("/")));
         assert!(entry.view().is_host());
-        let exact = ProcessKey { start_ns: entry.key().start_ns + 1234, ..entry.key() };
+        let exact = ProcessKey {
+            start_ns: entry.key().start_ns + 1234,
+            ..entry.key()
+        };
         assert_eq!(ProcEntry::open(exact).map(|e| e.key()), Some(exact));
-        let older = ProcessKey { start_ns: entry.key().start_ns - TICK_NS, ..entry.key() };
+        let older = ProcessKey {
+            start_ns: entry.key().start_ns - TICK_NS,
+            ..entry.key()
+        };
         assert!(ProcEntry::open(older).is_none());
         child.kill().unwrap();
         child.wait().unwrap();

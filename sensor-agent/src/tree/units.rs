@@ -76,7 +76,10 @@ impl Unit {
 
 /// What is known of a process that an agent started, at its exec.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "independent observations, not states")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent observations, not states"
+)]
 pub struct Signs {
     /// Descriptors 0 and 1 are both channels, and not the agent's own; `None` when not read in time.
     pub talks_to_agent: Option<bool>,
@@ -167,43 +170,110 @@ mod tests {
 
     #[test]
     fn children_of_an_agent_are_placed() {
-        let base = Signs { talks_to_agent: Some(true), own_session: Some(false), ..Signs::default() };
-        let shell_tool = Signs { talks_to_agent: Some(false), own_session: Some(true), ..base };
+        let base = Signs {
+            talks_to_agent: Some(true),
+            own_session: Some(false),
+            ..Signs::default()
+        };
+        let shell_tool = Signs {
+            talks_to_agent: Some(false),
+            own_session: Some(true),
+            ..base
+        };
         for (what, signs, expected) in [
-            ("a listed server", Signs { configured: true, ..base }, Placement::McpServer),
+            (
+                "a listed server",
+                Signs {
+                    configured: true,
+                    ..base
+                },
+                Placement::McpServer,
+            ),
             (
                 "a listed server behind sh -c",
-                Signs { configured: true, shell: true, ..base },
+                Signs {
+                    configured: true,
+                    shell: true,
+                    ..base
+                },
                 Placement::McpServer,
             ),
             (
                 "a listed server that detached itself",
-                Signs { configured: true, own_session: Some(true), ..base },
+                Signs {
+                    configured: true,
+                    own_session: Some(true),
+                    ..base
+                },
                 Placement::McpServer,
             ),
             (
                 "a listed server that was gone before we looked",
-                Signs { configured: true, talks_to_agent: None, own_session: None, ..base },
+                Signs {
+                    configured: true,
+                    talks_to_agent: None,
+                    own_session: None,
+                    ..base
+                },
                 Placement::McpServer,
             ),
             (
                 "the same command through the shell tool",
-                Signs { configured: true, ..shell_tool },
+                Signs {
+                    configured: true,
+                    ..shell_tool
+                },
                 Placement::ShellTool,
             ),
-            ("an unlisted script", Signs { foreign_script: true, ..base }, Placement::McpServer),
-            ("an unlisted npx", Signs { launcher: true, ..base }, Placement::McpServer),
+            (
+                "an unlisted script",
+                Signs {
+                    foreign_script: true,
+                    ..base
+                },
+                Placement::McpServer,
+            ),
+            (
+                "an unlisted npx",
+                Signs {
+                    launcher: true,
+                    ..base
+                },
+                Placement::McpServer,
+            ),
             ("git with pipes", base, Placement::Agent),
             (
                 "a hook run by sh -c",
-                Signs { shell: true, foreign_script: true, ..base },
+                Signs {
+                    shell: true,
+                    foreign_script: true,
+                    ..base
+                },
                 Placement::ShellTool,
             ),
-            ("the shell tool", Signs { shell: true, ..shell_tool }, Placement::ShellTool),
-            ("ripgrep", Signs { talks_to_agent: Some(false), ..base }, Placement::Agent),
+            (
+                "the shell tool",
+                Signs {
+                    shell: true,
+                    ..shell_tool
+                },
+                Placement::ShellTool,
+            ),
+            (
+                "ripgrep",
+                Signs {
+                    talks_to_agent: Some(false),
+                    ..base
+                },
+                Placement::Agent,
+            ),
             (
                 "a direct child of a shell-less tool",
-                Signs { talks_to_agent: Some(false), shell_in_process: true, ..base },
+                Signs {
+                    talks_to_agent: Some(false),
+                    shell_in_process: true,
+                    ..base
+                },
                 Placement::ShellTool,
             ),
         ] {
