@@ -7,7 +7,8 @@
 )]
 
 use keytrail_tests::probe;
-use keytrail_tests::scenario::{Checks, Watched, benign, stage, theft};
+use keytrail_tests::scenario::theft::{self, Weather};
+use keytrail_tests::scenario::{Checks, Watched, benign, stage};
 use keytrail_tests::story::Story;
 
 const DEMO: &str = env!("CARGO_BIN_EXE_demo");
@@ -27,7 +28,19 @@ fn the_stage_alone_plays_the_theft() {
 /// The main job: one confirmed alert with the whole chain, within a second of the record.
 #[test]
 fn the_theft_is_confirmed() {
-    let name = "the_theft_is_confirmed";
+    theft_in("the_theft_is_confirmed", Weather::Fair);
+}
+
+/// `kill -9` of the correlator, twice: the sensor lives on, nothing is lost, the alert is the same.
+#[test]
+fn the_theft_is_confirmed_through_crashes_of_the_correlator() {
+    theft_in(
+        "the_theft_is_confirmed_through_crashes_of_the_correlator",
+        Weather::Crashes,
+    );
+}
+
+fn theft_in(name: &str, weather: Weather) {
     let Some(on) = probe::stage(name, DEMO) else {
         return;
     };
@@ -37,7 +50,7 @@ fn the_theft_is_confirmed() {
     let story = Story::new();
     let mut checks = Checks::new(&story);
     let mut watched = Watched::start(&story, on.tools, &programs, &on.demo).unwrap();
-    theft::play(&story, &mut checks, &mut watched).unwrap();
+    theft::play(&story, &mut checks, &mut watched, weather).unwrap();
     watched.end(&mut checks).unwrap();
     assert_eq!(checks.failed(), &[] as &[String]);
 }

@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use keytrail_tests::lab::{child, enter, install, stand_in};
 use keytrail_tests::product::Programs;
-use keytrail_tests::scenario::{Checks, Watched, benign, stage, theft};
+use keytrail_tests::scenario::theft::{self, Weather};
+use keytrail_tests::scenario::{Checks, Watched, benign, stage};
 use keytrail_tests::story::Story;
 use nix::sys::signal::{SigSet, Signal};
 
@@ -83,7 +84,7 @@ fn play(args: &Args) -> Result<bool> {
         if args.benign {
             benign::play(&story, &mut checks, &mut watched)?;
         } else {
-            theft::play(&story, &mut checks, &mut watched)?;
+            theft::play(&story, &mut checks, &mut watched, Weather::Fair)?;
         }
         watched.end(&mut checks)?;
     }

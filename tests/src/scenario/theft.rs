@@ -17,13 +17,51 @@ use crate::story::Story;
 /// How long after a file's arrival the alert may take.
 pub const ALERT_LIMIT: Duration = Duration::from_secs(1);
 
+/// What the correlator has to live through between the theft and its confirmation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weather {
+    /// Nothing.
+    Fair,
+    /// It is killed before the session, is down all through it, and is killed again before the
+    /// foreign use: the sensor must keep everything, the store must forget nothing.
+    Crashes,
+}
+
 /// Plays the theft and checks what comes out. What does not hold is in `checks`.
 ///
 /// # Errors
 /// When the play itself cannot go on.
-pub fn play(story: &Story, checks: &mut Checks<'_>, watched: &mut Watched) -> Result<()> {
+pub fn play(
+    story: &Story,
+    checks: &mut Checks<'_>,
+    watched: &mut Watched,
+    weather: Weather,
+) -> Result<()> {
+    if weather == Weather::Crashes {
+        story.chapter("The correlator is killed before anything happens");
+        watched.correlator.crash()?;
+    }
     let loot = session(story, checks, watched)?;
+    if weather == Weather::Crashes {
+        checks.that(
+            watched.sensor.is_running()?,
+            "the sensor lived on without its correlator",
+        );
+        watched.correlator.restart()?;
+        story.say("the correlator is back");
+    }
     let benign = benign_uses(story, checks, watched)?;
+    if weather == Weather::Crashes {
+        story.chapter("The correlator is killed again, with everything in its store");
+        let before = watched.correlator.alerts()?;
+        watched.correlator.crash()?;
+        watched.correlator.restart()?;
+        let after = watched.correlator.alerts()?;
+        checks.that(
+            before == after,
+            &format!("the same {} alerts are there again", after.len()),
+        );
+    }
     let alert = foreign_use(story, checks, watched)?;
     let mut shown = Vec::new();
     if let Some(alert) = alert {
