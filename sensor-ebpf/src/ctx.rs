@@ -60,6 +60,14 @@ pub fn read<T>(base: Ptr, offset: usize) -> Option<T> {
     unsafe { bpf_probe_read_kernel(base.wrapping_add(offset).cast::<T>()) }.ok()
 }
 
+/// Reads through a pointer that the verifier knows the type of (a tracepoint's own argument): a plain
+/// load instead of a call.
+#[inline(always)]
+pub fn load<T: Copy>(base: Ptr, offset: usize) -> T {
+    // SAFETY: the verifier checks type and offset; a fault reads as 0.
+    unsafe { core::ptr::read_volatile(base.wrapping_add(offset).cast::<T>()) }
+}
+
 /// Reads a pointer; `None` also when it is null.
 #[inline(always)]
 pub fn read_ptr(base: Ptr, offset: usize) -> Option<Ptr> {

@@ -19,7 +19,7 @@ use keytrail_abi::{
 use crate::{
     ctx::{
         Outcome, Ptr, Who, config, count, count_suppressed, current_task, current_tgid, emit,
-        fill_header, in_scope, now, offs, read, read_ptr, start_of,
+        fill_header, in_scope, load, now, offs, read, read_ptr, start_of,
     },
     maps::{RING_ACCESS, SEEN, TRACKED, WATCH_FILTER, WATCHED_DIRS, WATCHED_INODES},
 };
@@ -105,8 +105,7 @@ pub fn on_sys_exit(regs: Ptr, ret: i64) {
     if ret < 0 {
         return;
     }
-    let Some(nr) = read::<i64>(regs, offs!(regs_orig_ax)) else { return };
-    if !is_open(nr) {
+    if !is_open(load(regs, offs!(regs_orig_ax))) {
         return;
     }
     let Some(file) = file_of_fd(ret as u64) else { return };

@@ -1,10 +1,10 @@
 //! The process tree.
 
-use core::ptr::addr_of_mut;
+use core::{ffi::c_void, ptr::addr_of_mut};
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel_str_bytes,
-    generated::{bpf_probe_read_user},
+    generated::{bpf_loop, bpf_probe_read_user},
 };
 use keytrail_abi::{
     RecordKind,
@@ -152,42 +152,68 @@ fn range(mm: Ptr, start: usize, end: usize) -> (u64, u32) {
     (start, if len > u64::from(u32::MAX) { u32::MAX } else { len as u32 })
 }
 
-/// Copies a range of user memory into chunks.
+/// What a walk over a range of user memory carries from piece to piece.
+struct Walk {
+    who: Who,
+    exec_ts: u64,
+    address: u64,
+    len: u32,
+    stream: u16,
+}
+
+/// Copies a range of user memory into chunks. With `bpf_loop`, because the verifier of 6.1 walks
+/// every turn of an ordinary loop and gives up.
 #[inline(always)]
 fn emit_stream(who: &Who, exec_ts: u64, range: (u64, u32), max: u32, stream: u16) {
     let len = if range.1 > max { max } else { range.1 };
-    let chunks = max / CHUNK_LARGE as u32;
-    for i in 0..chunks {
-        let offset = i * CHUNK_LARGE as u32;
-        if offset >= len {
-            break;
+    let mut walk = Walk { who: *who, exec_ts, address: range.0, len, stream };
+    let turns = len.div_ceil(CHUNK_LARGE as u32);
+    let callback: extern "C" fn(u64, *mut Walk) -> i64 = emit_piece;
+    // SAFETY: the callback outlives the call, and `walk` is on this program's stack.
+    unsafe {
+        bpf_loop(turns, callback as *mut c_void, (&raw mut walk).cast(), 0);
+    }
+}
+
+/// Copies piece `i` of a walk.
+extern "C" fn emit_piece(i: u64, walk: *mut Walk) -> i64 {
+    // SAFETY: `emit_stream` passes its own.
+    let walk = unsafe { &*walk };
+    let who = &walk.who;
+    let offset = (i as u32).wrapping_mul(CHUNK_LARGE as u32);
+    if offset >= walk.len {
+        return 1;
+    }
+    let left = walk.len - offset;
+    let last = left <= CHUNK_LARGE as u32;
+    let place = Place {
+        exec_ts: walk.exec_ts,
+        offset,
+        stream: walk.stream,
+        last,
+        address: walk.address.wrapping_add(u64::from(offset)),
+    };
+    if left <= CHUNK_SMALL as u32 {
+        // SAFETY: `fill_chunk` writes all fields.
+        unsafe {
+            emit::<ExecChunkSmall>(&RING_BULK, RecordKind::ExecChunkSmall, |r| {
+                let n = bounded::<{ CHUNK_SMALL as u32 - 1 }>(left);
+                let (head, data) = (addr_of_mut!((*r).chunk), addr_of_mut!((*r).data));
+                fill_chunk(head, RecordKind::ExecChunkSmall, who, &place, n, data.cast());
+            });
         }
-        let left = len - offset;
-        let last = left <= CHUNK_LARGE as u32;
-        let place = Place { exec_ts, offset, stream, last, address: range.0 + u64::from(offset) };
-        if left <= CHUNK_SMALL as u32 {
-            // SAFETY: `fill_chunk` writes all fields.
-            unsafe {
-                emit::<ExecChunkSmall>(&RING_BULK, RecordKind::ExecChunkSmall, |r| {
-                    let n = bounded::<{ CHUNK_SMALL as u32 - 1 }>(left);
-                    let head = addr_of_mut!((*r).chunk);
-                    fill_chunk(head, RecordKind::ExecChunkSmall, who, &place, n,
-                        addr_of_mut!((*r).data).cast());
-                });
-            }
-        } else {
-            let n = if last { left } else { CHUNK_LARGE as u32 };
-            // SAFETY: as above.
-            unsafe {
-                emit::<ExecChunkLarge>(&RING_BULK, RecordKind::ExecChunkLarge, |r| {
-                    let n = bounded::<{ CHUNK_LARGE as u32 - 1 }>(n);
-                    let head = addr_of_mut!((*r).chunk);
-                    fill_chunk(head, RecordKind::ExecChunkLarge, who, &place, n,
-                        addr_of_mut!((*r).data).cast());
-                });
-            }
+    } else {
+        let n = if last { left } else { CHUNK_LARGE as u32 };
+        // SAFETY: as above.
+        unsafe {
+            emit::<ExecChunkLarge>(&RING_BULK, RecordKind::ExecChunkLarge, |r| {
+                let n = bounded::<{ CHUNK_LARGE as u32 - 1 }>(n);
+                let (head, data) = (addr_of_mut!((*r).chunk), addr_of_mut!((*r).data));
+                fill_chunk(head, RecordKind::ExecChunkLarge, who, &place, n, data.cast());
+            });
         }
     }
+    0
 }
 
 /// Where a chunk lies.
