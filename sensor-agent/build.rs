@@ -3,7 +3,10 @@
 //! Rust for the BPF target needs a compiler with the source of `core`. Two are accepted, whichever
 //! is there: Debian's `rustc-web` + `rust-web-src`, or a rustup nightly with `rust-src`; both with
 //! `bpf-linker`. `KEYTRAIL_BPF_OBJECT=path` takes an object built elsewhere instead.
-#![allow(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
+#![allow(
+    clippy::print_stdout,
+    reason = "this is how a build script talks to cargo"
+)]
 
 use std::{
     env,
@@ -22,7 +25,12 @@ struct Toolchain {
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
-    for path in ["sensor-ebpf/src", "sensor-ebpf/Cargo.toml", "sensor-ebpf/Cargo.lock", "sensor-abi/src"] {
+    for path in [
+        "sensor-ebpf/src",
+        "sensor-ebpf/Cargo.toml",
+        "sensor-ebpf/Cargo.lock",
+        "sensor-abi/src",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     println!("cargo::rerun-if-env-changed=KEYTRAIL_BPF_OBJECT");
@@ -54,7 +62,9 @@ fn build(source: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
     // What this build's cargo put into the environment is about the agent, not about the object.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        if ["CARGO", "RUST", "TARGET", "PROFILE"].iter().any(|p| text.starts_with(p))
+        if ["CARGO", "RUST", "TARGET", "PROFILE"]
+            .iter()
+            .any(|p| text.starts_with(p))
             && !["CARGO_HOME", "RUSTUP_HOME"].contains(&text.as_ref())
         {
             command.env_remove(&name);
@@ -75,7 +85,13 @@ fn build(source: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
             "RUSTFLAGS",
             format!("-C debuginfo=2 -C link-arg=--btf --cfg=bpf_target_arch=\"{arch}\""),
         )
-        .args(["build", "--quiet", "--release", "--locked", "-Zbuild-std=core"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--locked",
+            "-Zbuild-std=core",
+        ])
         .args(["--target", "bpfel-unknown-none"])
         .status()
         .map_err(|e| format!("cannot start {}: {e}", toolchain.cargo.join(" ")))?;
@@ -86,13 +102,15 @@ fn build(source: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
 }
 
 fn find_linker() -> Option<PathBuf> {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
-        env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"))
-    });
+    let home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
     let mut dirs: Vec<PathBuf> =
         env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
     dirs.extend(home.map(|home| home.join("bin")));
-    dirs.into_iter().map(|dir| dir.join("bpf-linker")).find(|path| path.is_file())
+    dirs.into_iter()
+        .map(|dir| dir.join("bpf-linker"))
+        .find(|path| path.is_file())
 }
 
 fn find_toolchain() -> Option<Toolchain> {
@@ -111,7 +129,9 @@ fn find_toolchain() -> Option<Toolchain> {
         .filter(|out| out.status.success())
         .and_then(|out| String::from_utf8(out.stdout).ok())?;
     has_core(Path::new(sysroot.trim())).then(|| Toolchain {
-        cargo: ["rustup", "run", "nightly", "cargo"].map(String::from).to_vec(),
+        cargo: ["rustup", "run", "nightly", "cargo"]
+            .map(String::from)
+            .to_vec(),
         rustc: None,
     })
 }

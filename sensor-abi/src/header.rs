@@ -89,6 +89,10 @@ kinds! {
 pub const KIND_SLOTS: u32 = 11;
 
 /// The greatest record that a reader must be able to hold.
+#[allow(
+    clippy::indexing_slicing,
+    reason = "evaluated at compile time, where it cannot panic later"
+)]
 pub const MAX_RECORD_SIZE: usize = {
     let mut max = 0;
     let mut i = 0;

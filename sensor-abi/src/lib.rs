@@ -11,7 +11,10 @@
 #![no_std]
 #![cfg_attr(
     feature = "user",
-    allow(unnameable_types, reason = "zerocopy's derive makes helper types of its own")
+    allow(
+        unnameable_types,
+        reason = "zerocopy's derive makes helper types of its own"
+    )
 )]
 
 pub mod config;

@@ -5,7 +5,10 @@ use sensor_agent::kernel::{Sensor, SensorConfig};
 #[allow(clippy::print_stdout, reason = "a tool for people")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let scope = std::env::args().nth(1).map(Into::into);
-    let sensor = Sensor::load(&SensorConfig { scope, ..SensorConfig::default() })?;
+    let sensor = Sensor::load(&SensorConfig {
+        scope,
+        ..SensorConfig::default()
+    })?;
     println!("{:#?}\n{:?}", sensor.coverage(), sensor.loss());
     Ok(())
 }

@@ -8,6 +8,21 @@
 //! decode   bytes -> events (the trust boundary)       execs  argv and environment put together
 //! stats    what was seen and lost          check      the table for people
 //! ```
+#![allow(
+    clippy::similar_names,
+    clippy::many_single_char_names,
+    clippy::struct_excessive_bools,
+    clippy::struct_field_names,
+    reason = "names and shapes follow the kernel's own: tgid and tid, ring and ringed flags"
+)]
+#![allow(
+    clippy::map_err_ignore,
+    clippy::assigning_clones,
+    clippy::unnecessary_wraps,
+    clippy::filter_next,
+    clippy::let_underscore_must_use,
+    reason = "each dropped error is replaced by one that says more; cases share one signature"
+)]
 
 pub mod bench;
 pub mod btf;

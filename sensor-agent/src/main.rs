@@ -6,7 +6,11 @@ use clap::{Parser, Subcommand};
 use sensor_agent::kernel::{bench, selftest};
 
 #[derive(Parser)]
-#[command(name = "sensor-agent", version, about = "The endpoint agent of Keytrail")]
+#[command(
+    name = "sensor-agent",
+    version,
+    about = "The endpoint agent of Keytrail"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

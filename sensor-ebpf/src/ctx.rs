@@ -72,7 +72,11 @@ pub fn load<T: Copy>(base: Ptr, offset: usize) -> T {
 #[inline(always)]
 pub fn read_ptr(base: Ptr, offset: usize) -> Option<Ptr> {
     let address: u64 = read(base, offset)?;
-    if address == 0 { None } else { Some(with_exposed_provenance(address as usize)) }
+    if address == 0 {
+        None
+    } else {
+        Some(with_exposed_provenance(address as usize))
+    }
 }
 
 /// The current task.

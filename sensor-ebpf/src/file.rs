@@ -44,13 +44,19 @@ struct How {
 pub fn key_of_inode(inode: Ptr) -> Option<FileKey> {
     let ino = read(inode, offs!(inode_ino))?;
     let sb = read_ptr(inode, offs!(inode_sb))?;
-    Some(FileKey { ino, dev: read(sb, offs!(sb_dev))?, pad: 0 })
+    Some(FileKey {
+        ino,
+        dev: read(sb, offs!(sb_dev))?,
+        pad: 0,
+    })
 }
 
 #[inline(always)]
 fn filtered(key: &FileKey) -> bool {
     let bit = filter_bit(key);
-    WATCH_FILTER.get((bit / 64) as u32).is_some_and(|word| word & (1 << (bit % 64)) != 0)
+    WATCH_FILTER
+        .get((bit / 64) as u32)
+        .is_some_and(|word| word & (1 << (bit % 64)) != 0)
 }
 
 /// A file is opened.
@@ -63,9 +69,21 @@ pub fn on_file_open(file: Ptr) {
 #[inline(always)]
 fn open_how(file: Ptr, hook: u16) -> How {
     let mode: u32 = read(file, offs!(file_mode)).unwrap_or(FMODE_READ);
-    let access = if mode & FMODE_EXEC != 0 { ACCESS_EXEC } else { ACCESS_OPEN };
-    let flags = if mode & FMODE_READ == 0 { FILE_WRITE_ONLY } else { 0 };
-    How { access, hook, flags }
+    let access = if mode & FMODE_EXEC != 0 {
+        ACCESS_EXEC
+    } else {
+        ACCESS_OPEN
+    };
+    let flags = if mode & FMODE_READ == 0 {
+        FILE_WRITE_ONLY
+    } else {
+        0
+    };
+    How {
+        access,
+        hook,
+        flags,
+    }
 }
 
 /// An open file is read, by whatever system call.
@@ -79,12 +97,21 @@ pub fn on_file_permission(file: Ptr, mask: i32) {
 /// An open file is mapped or received. `file` is null for an anonymous mapping.
 #[inline(always)]
 pub fn on_file(file: Ptr, access: u16, hook: u16) {
-    on_struct_file(file, How { access, hook, flags: 0 });
+    on_struct_file(
+        file,
+        How {
+            access,
+            hook,
+            flags: 0,
+        },
+    );
 }
 
 #[inline(always)]
 fn on_struct_file(file: Ptr, how: How) {
-    let Some(inode) = read_ptr(file, offs!(file_inode)) else { return };
+    let Some(inode) = read_ptr(file, offs!(file_inode)) else {
+        return;
+    };
     on_inode(inode, read_ptr(file, offs!(file_dentry)), how);
 }
 
@@ -93,10 +120,20 @@ fn on_struct_file(file: Ptr, how: How) {
 /// watched inode itself never.
 #[inline(always)]
 pub fn on_mapping(mapping: Ptr, access: u16, hook: u16) {
-    let Some(inode) = read_ptr(mapping, offs!(mapping_host)) else { return };
-    let dentry = read_ptr(inode, offs!(inode_alias))
-        .map(|alias| alias.wrapping_sub(offs!(dentry_alias)));
-    on_inode(inode, dentry, How { access, hook, flags: 0 });
+    let Some(inode) = read_ptr(mapping, offs!(mapping_host)) else {
+        return;
+    };
+    let dentry =
+        read_ptr(inode, offs!(inode_alias)).map(|alias| alias.wrapping_sub(offs!(dentry_alias)));
+    on_inode(
+        inode,
+        dentry,
+        How {
+            access,
+            hook,
+            flags: 0,
+        },
+    );
 }
 
 /// A system call returns: if it was an open, look at what the new descriptor refers to.
@@ -108,7 +145,9 @@ pub fn on_sys_exit(regs: Ptr, ret: i64) {
     if !is_open(load(regs, offs!(regs_orig_ax))) {
         return;
     }
-    let Some(file) = file_of_fd(ret as u64) else { return };
+    let Some(file) = file_of_fd(ret as u64) else {
+        return;
+    };
     let how = open_how(file, HOOK_SYS_EXIT);
     on_struct_file(file, how);
 }
@@ -133,8 +172,14 @@ fn file_of_fd(fd: u64) -> Option<Ptr> {
 
 #[inline(always)]
 fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
-    let Some(key) = key_of_inode(inode) else { return };
-    let dir = dentry.and_then(|d| dir_of(d, key.dev)).unwrap_or(FileKey { ino: 0, dev: 0, pad: 0 });
+    let Some(key) = key_of_inode(inode) else {
+        return;
+    };
+    let dir = dentry.and_then(|d| dir_of(d, key.dev)).unwrap_or(FileKey {
+        ino: 0,
+        dev: 0,
+        pad: 0,
+    });
     let (inode_maybe, dir_maybe) = (filtered(&key), filtered(&dir));
     if !inode_maybe && !dir_maybe {
         return;
@@ -172,8 +217,12 @@ fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
         Some(t) => (t.start_ns, t.flags),
         None => {
             let start_ns = start_of(current_task());
-            let value =
-                Tracked { start_ns, root_start_ns: start_ns, root_tgid: tgid, flags: TRACK_HOLDER };
+            let value = Tracked {
+                start_ns,
+                root_start_ns: start_ns,
+                root_tgid: tgid,
+                flags: TRACK_HOLDER,
+            };
             if TRACKED.insert(tgid, value, 0).is_err() {
                 // The access itself is recorded all the same: it matters more than the children.
                 count(RecordKind::Fork, Outcome::MapFull);
@@ -212,12 +261,22 @@ fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
 fn dir_of(dentry: Ptr, dev: u32) -> Option<FileKey> {
     let parent = read_ptr(dentry, offs!(dentry_parent))?;
     let inode = read_ptr(parent, offs!(dentry_inode))?;
-    Some(FileKey { ino: read(inode, offs!(inode_ino))?, dev, pad: 0 })
+    Some(FileKey {
+        ino: read(inode, offs!(inode_ino))?,
+        dev,
+        pad: 0,
+    })
 }
 
 #[inline(always)]
 fn seen_key(key: &FileKey, tgid: u32, access: u16) -> SeenKey {
-    SeenKey { ino: key.ino, dev: key.dev, tgid, access: u32::from(access), pad: 0 }
+    SeenKey {
+        ino: key.ino,
+        dev: key.dev,
+        tgid,
+        access: u32::from(access),
+        pad: 0,
+    }
 }
 
 /// Whether this process did this to this file a moment ago; if not, notes that it does now.

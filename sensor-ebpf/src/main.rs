@@ -26,7 +26,10 @@ use aya_ebpf::{
     macros::{btf_tracepoint, cgroup_skb, cgroup_sock_addr, lsm},
     programs::{BtfTracePointContext, LsmContext, SkBuffContext, SockAddrContext},
 };
-use keytrail_abi::{file as abi_file, net::{AF_INET, AF_INET6}};
+use keytrail_abi::{
+    file as abi_file,
+    net::{AF_INET, AF_INET6},
+};
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -66,35 +69,55 @@ pub fn lsm_file_permission(ctx: LsmContext) -> i32 {
 /// `int mmap_file(struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags)`
 #[lsm(hook = "mmap_file")]
 pub fn lsm_mmap_file(ctx: LsmContext) -> i32 {
-    file::on_file(ctx.arg(0), abi_file::ACCESS_MAP, abi_file::HOOK_LSM_MMAP_FILE);
+    file::on_file(
+        ctx.arg(0),
+        abi_file::ACCESS_MAP,
+        abi_file::HOOK_LSM_MMAP_FILE,
+    );
     0
 }
 
 /// `int file_receive(struct file *file)`
 #[lsm(hook = "file_receive")]
 pub fn lsm_file_receive(ctx: LsmContext) -> i32 {
-    file::on_file(ctx.arg(0), abi_file::ACCESS_RECEIVE, abi_file::HOOK_LSM_FILE_RECEIVE);
+    file::on_file(
+        ctx.arg(0),
+        abi_file::ACCESS_RECEIVE,
+        abi_file::HOOK_LSM_FILE_RECEIVE,
+    );
     0
 }
 
 /// `mm_filemap_get_pages(struct address_space *mapping, pgoff_t index, pgoff_t last_index)`
 #[btf_tracepoint(function = "mm_filemap_get_pages")]
 pub fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
-    file::on_mapping(ctx.arg(0), abi_file::ACCESS_READ, abi_file::HOOK_FILEMAP_GET_PAGES);
+    file::on_mapping(
+        ctx.arg(0),
+        abi_file::ACCESS_READ,
+        abi_file::HOOK_FILEMAP_GET_PAGES,
+    );
     0
 }
 
 /// `mm_filemap_map_pages(struct address_space *mapping, pgoff_t start, pgoff_t end)`
 #[btf_tracepoint(function = "mm_filemap_map_pages")]
 pub fn filemap_map_pages(ctx: BtfTracePointContext) -> i32 {
-    file::on_mapping(ctx.arg(0), abi_file::ACCESS_MAP, abi_file::HOOK_FILEMAP_MAP_PAGES);
+    file::on_mapping(
+        ctx.arg(0),
+        abi_file::ACCESS_MAP,
+        abi_file::HOOK_FILEMAP_MAP_PAGES,
+    );
     0
 }
 
 /// `mm_filemap_fault(struct address_space *mapping, pgoff_t index)`
 #[btf_tracepoint(function = "mm_filemap_fault")]
 pub fn filemap_fault(ctx: BtfTracePointContext) -> i32 {
-    file::on_mapping(ctx.arg(0), abi_file::ACCESS_MAP, abi_file::HOOK_FILEMAP_FAULT);
+    file::on_mapping(
+        ctx.arg(0),
+        abi_file::ACCESS_MAP,
+        abi_file::HOOK_FILEMAP_FAULT,
+    );
     0
 }
 

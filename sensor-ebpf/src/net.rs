@@ -73,7 +73,9 @@ pub fn on_state(sk: Ptr, old: i32, new: i32) {
 #[inline(always)]
 fn on_connect(sk: Ptr, cookie: u64) {
     // SAFETY: map values stay readable in a BPF program.
-    let Some(tracked) = (unsafe { TRACKED.get(current_tgid()) }) else { return };
+    let Some(tracked) = (unsafe { TRACKED.get(current_tgid()) }) else {
+        return;
+    };
     let who = Who::current(tracked.start_ns);
     let conn = Conn {
         start_ns: who.start_ns,
@@ -115,7 +117,12 @@ fn emit_open(conn: &Conn, cookie: u64, state: u16) {
     // SAFETY: all fields are written.
     unsafe {
         emit::<ConnOpen>(&RING_NET, RecordKind::ConnOpen, |r| {
-            fill_header(addr_of_mut!((*r).head), RecordKind::ConnOpen, &owner(conn), now());
+            fill_header(
+                addr_of_mut!((*r).head),
+                RecordKind::ConnOpen,
+                &owner(conn),
+                now(),
+            );
             addr_of_mut!((*r).cookie).write(cookie);
             addr_of_mut!((*r).local).write(conn.local);
             addr_of_mut!((*r).remote).write(conn.remote);
@@ -130,7 +137,12 @@ fn emit_close(sk: Ptr, conn: &Conn, cookie: u64) {
     // SAFETY: all fields are written.
     unsafe {
         emit::<ConnClose>(&RING_NET, RecordKind::ConnClose, |r| {
-            fill_header(addr_of_mut!((*r).head), RecordKind::ConnClose, &owner(conn), now());
+            fill_header(
+                addr_of_mut!((*r).head),
+                RecordKind::ConnClose,
+                &owner(conn),
+                now(),
+            );
             addr_of_mut!((*r).cookie).write(cookie);
             let bytes = |offset| read::<u64>(sk, offset).unwrap_or(0);
             addr_of_mut!((*r).bytes_sent).write(bytes(offs!(tcp_bytes_sent)));
@@ -152,7 +164,12 @@ fn address(sk: Ptr, v4: usize, v6: usize, port: u16) -> Addr {
     } else if let Some(v4) = read::<[u8; 4]>(sk, v4) {
         [addr[0], addr[1], addr[2], addr[3]] = v4;
     }
-    Addr { addr, family, port, pad: 0 }
+    Addr {
+        addr,
+        family,
+        port,
+        pad: 0,
+    }
 }
 
 #[inline(always)]
@@ -181,7 +198,9 @@ struct Segment {
 pub fn on_egress(ctx: &SkBuffContext) {
     // SAFETY: the program's own context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let Some(conn) = CONN.get_ptr_mut(cookie) else { return };
+    let Some(conn) = CONN.get_ptr_mut(cookie) else {
+        return;
+    };
     let Some(segment) = parse(ctx) else { return };
     // SAFETY: a map value. TCP sends a connection's segments under its lock, one at a time.
     unsafe {
@@ -252,7 +271,11 @@ fn follow_hello(ctx: &SkBuffContext, conn: &mut Conn, cookie: u64, segment: &Seg
         return;
     }
     let left = conn.hello_total.saturating_sub(position);
-    let take = if segment.payload_len < left { segment.payload_len } else { left };
+    let take = if segment.payload_len < left {
+        segment.payload_len
+    } else {
+        left
+    };
     let who = owner(conn);
     for i in 0..(HELLO_MAX / HELLO_CHUNK as u32) {
         let offset = i * HELLO_CHUNK as u32;
@@ -260,7 +283,11 @@ fn follow_hello(ctx: &SkBuffContext, conn: &mut Conn, cookie: u64, segment: &Seg
             break;
         }
         let n = take - offset;
-        let n = if n > HELLO_CHUNK as u32 { HELLO_CHUNK as u32 } else { n };
+        let n = if n > HELLO_CHUNK as u32 {
+            HELLO_CHUNK as u32
+        } else {
+            n
+        };
         // SAFETY: all fields are written.
         unsafe {
             emit::<ConnHello>(&RING_NET, RecordKind::ConnHello, |r| {
@@ -271,12 +298,8 @@ fn follow_hello(ctx: &SkBuffContext, conn: &mut Conn, cookie: u64, segment: &Seg
                 addr_of_mut!((*r).pad).write(0);
                 let n = bounded::<{ HELLO_CHUNK as u32 - 1 }>(n);
                 let data = addr_of_mut!((*r).data);
-                let ret = bpf_skb_load_bytes(
-                    ctx.as_ptr(),
-                    segment.payload + offset,
-                    data.cast(),
-                    n,
-                );
+                let ret =
+                    bpf_skb_load_bytes(ctx.as_ptr(), segment.payload + offset, data.cast(), n);
                 addr_of_mut!((*r).data_len).write(if ret == 0 { n } else { 0 });
             });
         }
@@ -299,7 +322,9 @@ fn hello_total(ctx: &SkBuffContext, segment: &Segment) -> Option<u32> {
         return None;
     }
     // A first segment too short to tell the length is rare and odd: follow it for a usual length.
-    let Ok(head) = ctx.load::<[u8; 9]>(at) else { return Some(HELLO_CHUNK as u32) };
+    let Ok(head) = ctx.load::<[u8; 9]>(at) else {
+        return Some(HELLO_CHUNK as u32);
+    };
     if head[5] != 1 {
         return None;
     }
@@ -324,7 +349,9 @@ pub fn on_sock_addr(ctx: &SockAddrContext, family: u16, sent: bool) {
     }
     let tgid = current_tgid();
     // SAFETY: map values stay readable in a BPF program.
-    let Some(tracked) = (unsafe { TRACKED.get(tgid) }) else { return };
+    let Some(tracked) = (unsafe { TRACKED.get(tgid) }) else {
+        return;
+    };
     let start_ns = tracked.start_ns;
     // SAFETY: the program's own context; the kernel allows reads of four bytes.
     let (remote, protocol) = unsafe {
@@ -339,10 +366,22 @@ pub fn on_sock_addr(ctx: &SockAddrContext, family: u16, sent: bool) {
             }
         }
         let port = u16::from_be(core::ptr::read_volatile(addr_of!((*raw).user_port)) as u16);
-        (Addr { addr, family, port, pad: 0 }, (*raw).protocol)
+        (
+            Addr {
+                addr,
+                family,
+                port,
+                pad: 0,
+            },
+            (*raw).protocol,
+        )
     };
     let now = now();
-    let key = PeerKey { remote, tgid, protocol };
+    let key = PeerKey {
+        remote,
+        tgid,
+        protocol,
+    };
     // SAFETY: map values stay readable in a BPF program.
     let last = unsafe { PEERS.get(key) }.copied().unwrap_or(0);
     if last != 0 && now.wrapping_sub(last) < config!(dedupe_ns) {

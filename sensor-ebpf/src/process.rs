@@ -29,17 +29,23 @@ use crate::{
 #[inline(always)]
 pub fn on_fork(child: Ptr) {
     // SAFETY: map values stay readable in a BPF program.
-    let Some(parent) = (unsafe { TRACKED.get(current_tgid()) }) else { return };
-    let (Some(pid), Some(tgid)) =
-        (read::<u32>(child, offs!(task_pid)), read::<u32>(child, offs!(task_tgid)))
-    else {
+    let Some(parent) = (unsafe { TRACKED.get(current_tgid()) }) else {
+        return;
+    };
+    let (Some(pid), Some(tgid)) = (
+        read::<u32>(child, offs!(task_pid)),
+        read::<u32>(child, offs!(task_tgid)),
+    ) else {
         return;
     };
     if pid != tgid {
         return;
     }
     let child_start_ns = read(child, offs!(task_start_boottime)).unwrap_or(0);
-    let value = Tracked { start_ns: child_start_ns, ..*parent };
+    let value = Tracked {
+        start_ns: child_start_ns,
+        ..*parent
+    };
     if TRACKED.insert(tgid, value, 0).is_err() {
         count(RecordKind::Fork, Outcome::MapFull);
         return;
@@ -69,7 +75,11 @@ pub fn on_exec(task: Ptr, bprm: Ptr) {
     let exe = read_ptr(bprm, offs!(bprm_file))
         .and_then(|file| read_ptr(file, offs!(file_inode)))
         .and_then(key_of_inode)
-        .unwrap_or(FileKey { ino: 0, dev: 0, pad: 0 });
+        .unwrap_or(FileKey {
+            ino: 0,
+            dev: 0,
+            pad: 0,
+        });
     let start_ns = start_of(task);
     // SAFETY: as above.
     let class = unsafe { EXE_WATCH.get(exe) }.copied().unwrap_or(0);
@@ -77,8 +87,16 @@ pub fn on_exec(task: Ptr, bprm: Ptr) {
     if class & !track_flags != 0 {
         track_flags |= class;
         let value = match before {
-            Some(t) => Tracked { flags: track_flags, ..*t },
-            None => Tracked { start_ns, root_start_ns: start_ns, root_tgid: tgid, flags: class },
+            Some(t) => Tracked {
+                flags: track_flags,
+                ..*t
+            },
+            None => Tracked {
+                start_ns,
+                root_start_ns: start_ns,
+                root_tgid: tgid,
+                flags: class,
+            },
         };
         if TRACKED.insert(tgid, value, 0).is_err() {
             count(RecordKind::Exec, Outcome::MapFull);
@@ -149,7 +167,14 @@ fn range(mm: Ptr, start: usize, end: usize) -> (u64, u32) {
     let start: u64 = read(mm, start).unwrap_or(0);
     let end: u64 = read(mm, end).unwrap_or(0);
     let len = end.saturating_sub(start);
-    (start, if len > u64::from(u32::MAX) { u32::MAX } else { len as u32 })
+    (
+        start,
+        if len > u64::from(u32::MAX) {
+            u32::MAX
+        } else {
+            len as u32
+        },
+    )
 }
 
 /// What a walk over a range of user memory carries from piece to piece.
@@ -166,7 +191,13 @@ struct Walk {
 #[inline(always)]
 fn emit_stream(who: &Who, exec_ts: u64, range: (u64, u32), max: u32, stream: u16) {
     let len = if range.1 > max { max } else { range.1 };
-    let mut walk = Walk { who: *who, exec_ts, address: range.0, len, stream };
+    let mut walk = Walk {
+        who: *who,
+        exec_ts,
+        address: range.0,
+        len,
+        stream,
+    };
     let turns = len.div_ceil(CHUNK_LARGE as u32);
     let callback: extern "C" fn(u64, *mut Walk) -> i64 = emit_piece;
     // SAFETY: the callback outlives the call, and `walk` is on this program's stack.
@@ -199,7 +230,14 @@ extern "C" fn emit_piece(i: u64, walk: *mut Walk) -> i64 {
             emit::<ExecChunkSmall>(&RING_BULK, RecordKind::ExecChunkSmall, |r| {
                 let n = bounded::<{ CHUNK_SMALL as u32 - 1 }>(left);
                 let (head, data) = (addr_of_mut!((*r).chunk), addr_of_mut!((*r).data));
-                fill_chunk(head, RecordKind::ExecChunkSmall, who, &place, n, data.cast());
+                fill_chunk(
+                    head,
+                    RecordKind::ExecChunkSmall,
+                    who,
+                    &place,
+                    n,
+                    data.cast(),
+                );
             });
         }
     } else {
@@ -209,7 +247,14 @@ extern "C" fn emit_piece(i: u64, walk: *mut Walk) -> i64 {
             emit::<ExecChunkLarge>(&RING_BULK, RecordKind::ExecChunkLarge, |r| {
                 let n = bounded::<{ CHUNK_LARGE as u32 - 1 }>(n);
                 let (head, data) = (addr_of_mut!((*r).chunk), addr_of_mut!((*r).data));
-                fill_chunk(head, RecordKind::ExecChunkLarge, who, &place, n, data.cast());
+                fill_chunk(
+                    head,
+                    RecordKind::ExecChunkLarge,
+                    who,
+                    &place,
+                    n,
+                    data.cast(),
+                );
             });
         }
     }
@@ -257,7 +302,9 @@ unsafe fn fill_chunk(
 pub fn on_exit(task: Ptr) {
     let tgid = current_tgid();
     // SAFETY: map values stay readable in a BPF program.
-    let Some(tracked) = (unsafe { TRACKED.get(tgid) }) else { return };
+    let Some(tracked) = (unsafe { TRACKED.get(tgid) }) else {
+        return;
+    };
     let live = read_ptr(task, offs!(task_signal)).and_then(|s| read::<i32>(s, offs!(signal_live)));
     if live != Some(0) {
         return;

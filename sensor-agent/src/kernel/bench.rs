@@ -16,16 +16,27 @@ use super::{
 };
 
 /// Operations that are measured: name and the actor's act.
-const WORKLOADS: &[(&str, &str)] =
-    &[("open+close", "bench-open"), ("connect+close", "bench-connect"), ("getppid", "bench-getppid")];
+const WORKLOADS: &[(&str, &str)] = &[
+    ("open+close", "bench-open"),
+    ("connect+close", "bench-connect"),
+    ("getppid", "bench-getppid"),
+];
 
 /// Runs the measurement and prints a table, or with `--json` one object a line. `--rounds N` (9) and
 /// `--n N` (20,000 operations a round; a tenth of it for connects) set its size, `--plan A|B` the
 /// plan, `--no-syscall-exit` leaves that hook out.
 #[must_use]
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a command for people")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is a command for people"
+)]
 pub fn run(prefix: &[&str], args: &[String]) -> ExitCode {
-    let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
+    let value = |name: &str| {
+        args.iter()
+            .position(|a| a == name)
+            .and_then(|i| args.get(i + 1))
+    };
     let number = |name, default| value(name).and_then(|v| v.parse().ok()).unwrap_or(default);
     let (rounds, n) = (number("--rounds", 9), number("--n", 20_000));
     let config = SensorConfig {
@@ -33,7 +44,10 @@ pub fn run(prefix: &[&str], args: &[String]) -> ExitCode {
         syscall_exit: !args.iter().any(|a| a == "--no-syscall-exit"),
         ..SensorConfig::default()
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("cannot start a runtime: {error}");
@@ -43,7 +57,10 @@ pub fn run(prefix: &[&str], args: &[String]) -> ExitCode {
     let _guard = runtime.enter();
     match measure(prefix, &config, rounds, n) {
         Ok((plan, table)) => {
-            println!("kernel {}, plan {plan}, {rounds} rounds, medians of CPU ns", kernel_release());
+            println!(
+                "kernel {}, plan {plan}, {rounds} rounds, medians of CPU ns",
+                kernel_release()
+            );
             for ((workload, variant), mut samples) in table {
                 samples.sort_unstable();
                 let median = samples.get(samples.len() / 2).copied().unwrap_or(0);
@@ -93,7 +110,10 @@ fn measure(
         // Something is watched, as in use; the workload touches none of it.
         let watched = stage.dir.0.join("watched");
         std::fs::write(&watched, "x")?;
-        stage.sensor.watch().add_inode(super::event::FileId::at(&watched)?)?;
+        stage
+            .sensor
+            .watch()
+            .add_inode(super::event::FileId::at(&watched)?)?;
         for (workload, act) in WORKLOADS {
             let ns = sample(&prefix, &stage.cgroup, act, n, |_| Ok(()))?;
             table.entry((workload, "2 untracked")).or_default().push(ns);
@@ -116,7 +136,13 @@ fn sample(
     prepare: impl FnOnce(u32) -> Result<(), Box<dyn std::error::Error>>,
 ) -> Result<u64, Box<dyn std::error::Error>> {
     let path = std::env::temp_dir().join(format!("keytrail-bench-{}", std::process::id()));
-    let mut child = start_actor(prefix, cgroup, act, &n.to_string(), Some(File::create(&path)?))?;
+    let mut child = start_actor(
+        prefix,
+        cgroup,
+        act,
+        &n.to_string(),
+        Some(File::create(&path)?),
+    )?;
     prepare(child.id())?;
     go(&mut child)?;
     let status = child.wait()?;

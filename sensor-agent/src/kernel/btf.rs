@@ -51,8 +51,10 @@ impl Btf {
     /// # Errors
     /// When the file is unreadable or not BTF.
     pub fn read(path: &Path) -> Result<Self, BtfError> {
-        let data = std::fs::read(path)
-            .map_err(|source| BtfError::Unreadable { path: path.display().to_string(), source })?;
+        let data = std::fs::read(path).map_err(|source| BtfError::Unreadable {
+            path: path.display().to_string(),
+            source,
+        })?;
         Self::parse(data)
     }
 
@@ -64,7 +66,9 @@ impl Btf {
         let short = BtfError::Malformed("it ends in the middle of something");
         let word = |at: usize| word(&data, at);
         if data.get(..2) != Some(&[0x9f, 0xeb]) {
-            return Err(BtfError::Malformed("it does not begin with BTF's magic number"));
+            return Err(BtfError::Malformed(
+                "it does not begin with BTF's magic number",
+            ));
         }
         let header = |at| word(at).map(|w| w as usize);
         let (Some(head), Some(type_off), Some(type_len), Some(str_off)) =
@@ -77,16 +81,25 @@ impl Btf {
         let mut types = vec![0];
         let mut structs = HashMap::new();
         while at < end {
-            let (Some(name), Some(info)) = (word(at), word(at + 4)) else { return Err(short) };
+            let (Some(name), Some(info)) = (word(at), word(at + 4)) else {
+                return Err(short);
+            };
             let (kind, vlen) = ((info >> 24) & 0x1f, (info & 0xffff) as usize);
             if kind == KIND_STRUCT && name != 0 {
                 let id = u32::try_from(types.len()).unwrap_or(u32::MAX);
-                structs.entry(string(&data, strings, name).to_vec()).or_insert(id);
+                structs
+                    .entry(string(&data, strings, name).to_vec())
+                    .or_insert(id);
             }
             types.push(at);
             at += 12 + tail_len(kind, vlen)?;
         }
-        Ok(Self { strings, types, structs, data })
+        Ok(Self {
+            strings,
+            types,
+            structs,
+            data,
+        })
     }
 
     /// Offset in bytes of a member: `struct.member.member`, anonymous structs left out.
@@ -123,7 +136,11 @@ impl Btf {
                 word(&self.data, entry + 8)?,
             );
             // With kind_flag set the upper byte is the width of a bit field.
-            let offset = if info >> 31 == 1 { offset & 0x00ff_ffff } else { offset };
+            let offset = if info >> 31 == 1 {
+                offset & 0x00ff_ffff
+            } else {
+                offset
+            };
             if name_off == 0 {
                 if let Some((inner, found)) = self.member(member_type, name, depth + 1) {
                     return Some((offset + inner, found));
@@ -204,11 +221,16 @@ impl Btf {
 }
 
 fn word(data: &[u8], at: usize) -> Option<u32> {
-    data.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_le_bytes)
+    data.get(at..at.checked_add(4)?)?
+        .try_into()
+        .ok()
+        .map(u32::from_le_bytes)
 }
 
 fn string(data: &[u8], strings: usize, offset: u32) -> &[u8] {
-    let rest = data.get(strings.saturating_add(offset as usize)..).unwrap_or_default();
+    let rest = data
+        .get(strings.saturating_add(offset as usize)..)
+        .unwrap_or_default();
     rest.split(|b| *b == 0).next().unwrap_or_default()
 }
 
@@ -220,7 +242,11 @@ fn tail_len(kind: u32, vlen: usize) -> Result<usize, BtfError> {
         3 => 12,
         KIND_STRUCT | KIND_UNION | 15 | 19 => 12 * vlen,
         6 | 13 => 8 * vlen,
-        _ => return Err(BtfError::Malformed("it has a kind of type that this reader does not know")),
+        _ => {
+            return Err(BtfError::Malformed(
+                "it has a kind of type that this reader does not know",
+            ));
+        }
     })
 }
 
@@ -243,12 +269,17 @@ mod tests {
         assert!(offs.task_pid < offs.task_tgid);
         assert_eq!(offs.mm_arg_end, offs.mm_arg_start + 8);
         assert_eq!(offs.sk_rcv_saddr, offs.sk_daddr + 4);
-        assert!(matches!(btf.offset("task_struct.nonsense"), Err(BtfError::NoMember(_))));
+        assert!(matches!(
+            btf.offset("task_struct.nonsense"),
+            Err(BtfError::NoMember(_))
+        ));
     }
 
     #[test]
     fn says_where_btf_is_missing() {
-        let Err(error) = Btf::read(Path::new("/nonexistent/btf")) else { panic!("no error") };
+        let Err(error) = Btf::read(Path::new("/nonexistent/btf")) else {
+            panic!("no error")
+        };
         assert!(error.to_string().contains("/nonexistent/btf"));
     }
 

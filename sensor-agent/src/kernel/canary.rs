@@ -71,7 +71,10 @@ pub(super) fn run(sensor: &mut Sensor, scope: Option<&Path>) -> Result<Seen, Loa
     if let Err(error) = read_in_child(sensor, scope, &mut children) {
         seen.hindered = Some(format!("the canary process failed: {error}"));
     }
-    let own = ProcKey { tgid: std::process::id(), start_ns: 0 };
+    let own = ProcKey {
+        tgid: std::process::id(),
+        start_ns: 0,
+    };
     if let Err(error) = connect(sensor, own) {
         seen.hindered = Some(format!("the canary connection failed: {error}"));
     }
@@ -122,7 +125,12 @@ fn canary_file() -> std::io::Result<CanaryFile> {
     for dir in [Path::new("/var/tmp"), Path::new("/tmp"), Path::new("/")] {
         let path = dir.join(format!(".keytrail-canary-{}", std::process::id()));
         drop(fs::remove_file(&path));
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+        {
             Ok(mut file) => {
                 file.write_all(b"canary\n")?;
                 return Ok(CanaryFile(path));
@@ -157,7 +165,9 @@ fn read_in_child(
             fs::write(scope.join("cgroup.procs"), tgid.to_string())?;
         }
         watch.add_inode(id).map_err(std::io::Error::other)?;
-        watch.track(ProcKey { tgid, start_ns: 0 }).map_err(std::io::Error::other)
+        watch
+            .track(ProcKey { tgid, start_ns: 0 })
+            .map_err(std::io::Error::other)
     })();
     // Closing its input ends the shell's `read`, whether or not all went well.
     if let Some(mut stdin) = child.stdin.take() {

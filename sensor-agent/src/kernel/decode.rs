@@ -69,11 +69,17 @@ pub enum Decoded {
 /// When it is not exactly what a known kind looks like.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let Ok((head, _)) = Header::read_from_prefix(bytes) else {
-        return Err(DecodeError::Length { got: bytes.len(), want: size_of::<Header>() });
+        return Err(DecodeError::Length {
+            got: bytes.len(),
+            want: size_of::<Header>(),
+        });
     };
     let kind = RecordKind::from_raw(head.kind).ok_or(DecodeError::UnknownKind(head.kind))?;
     if bytes.len() != kind.size() || usize::from(head.len) != kind.size() {
-        return Err(DecodeError::Length { got: bytes.len(), want: kind.size() });
+        return Err(DecodeError::Length {
+            got: bytes.len(),
+            want: kind.size(),
+        });
     }
     let event = match kind {
         RecordKind::Fork => fork(&read(bytes)?),
@@ -97,14 +103,19 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 }
 
 fn read<T: FromBytes>(bytes: &[u8]) -> Result<T, DecodeError> {
-    T::read_from_bytes(bytes)
-        .map_err(|_| DecodeError::Length { got: bytes.len(), want: size_of::<T>() })
+    T::read_from_bytes(bytes).map_err(|_| DecodeError::Length {
+        got: bytes.len(),
+        want: size_of::<T>(),
+    })
 }
 
 fn head(h: &Header) -> Head {
     Head {
         ts_boot_ns: h.ts_boot_ns,
-        process: ProcKey { tgid: h.tgid, start_ns: h.start_boottime_ns },
+        process: ProcKey {
+            tgid: h.tgid,
+            start_ns: h.start_boottime_ns,
+        },
         tid: h.tid,
         uid: h.uid,
         cgroup_id: h.cgroup_id,
@@ -118,7 +129,10 @@ fn used<'a>(data: &'a [u8], len: u32, what: &'static str) -> Result<&'a [u8], De
 fn fork(r: &process::Fork) -> KernelEvent {
     KernelEvent::Fork {
         head: head(&r.head),
-        child: ProcKey { tgid: r.child_tgid, start_ns: r.child_start_ns },
+        child: ProcKey {
+            tgid: r.child_tgid,
+            start_ns: r.child_start_ns,
+        },
         track_flags: r.track_flags,
     }
 }
@@ -127,15 +141,28 @@ fn exec(r: &process::Exec) -> Result<KernelEvent, DecodeError> {
     let tracked = r.flags & process::EXEC_TRACKED != 0;
     Ok(KernelEvent::Exec(Box::new(ExecEvent {
         head: head(&r.head),
-        exe: FileId { dev: r.exe_dev, ino: r.exe_ino },
+        exe: FileId {
+            dev: r.exe_dev,
+            ino: r.exe_ino,
+        },
         filename: used(&r.filename, r.filename_len, "filename_len")?.to_vec(),
-        parent: ProcKey { tgid: r.ppid, start_ns: r.parent_start_ns },
+        parent: ProcKey {
+            tgid: r.ppid,
+            start_ns: r.parent_start_ns,
+        },
         track_flags: r.track_flags,
         matched: r.flags & process::EXEC_MATCHED != 0,
         args: tracked.then(|| ExecArgs {
             // How much is to come; the assembler replaces it by the bytes.
-            argv: Sensitive(Zeroizing::new(vec![0; r.argv_len.min(process::ARGV_MAX) as usize])),
-            env: Sensitive(Zeroizing::new(vec![0; r.env_len.min(process::ENV_MAX) as usize])),
+            argv: Sensitive(Zeroizing::new(vec![
+                0;
+                r.argv_len.min(process::ARGV_MAX)
+                    as usize
+            ])),
+            env: Sensitive(Zeroizing::new(vec![
+                0;
+                r.env_len.min(process::ENV_MAX) as usize
+            ])),
             argv_truncated: r.flags & process::EXEC_ARGV_TRUNCATED != 0,
             env_truncated: r.flags & process::EXEC_ENV_TRUNCATED != 0,
             incomplete: true,
@@ -144,7 +171,10 @@ fn exec(r: &process::Exec) -> Result<KernelEvent, DecodeError> {
 }
 
 fn exit(r: &process::Exit) -> KernelEvent {
-    KernelEvent::Exit { head: head(&r.head), status: r.exit_code }
+    KernelEvent::Exit {
+        head: head(&r.head),
+        status: r.exit_code,
+    }
 }
 
 fn chunk(c: &ChunkHead, data: &[u8]) -> Result<Chunk, DecodeError> {
@@ -186,8 +216,14 @@ fn file_access(r: &file::FileAccess) -> Result<KernelEvent, DecodeError> {
     };
     Ok(KernelEvent::File(FileEvent {
         head: head(&r.head),
-        file: FileId { dev: r.dev, ino: r.ino },
-        dir: (r.dir_ino != 0).then_some(FileId { dev: r.dir_dev, ino: r.dir_ino }),
+        file: FileId {
+            dev: r.dev,
+            ino: r.ino,
+        },
+        dir: (r.dir_ino != 0).then_some(FileId {
+            dev: r.dir_dev,
+            ino: r.dir_ino,
+        }),
         access,
         hook,
         inode_watched: r.flags & file::FILE_INODE_WATCHED != 0,

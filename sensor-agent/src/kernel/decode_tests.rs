@@ -31,9 +31,22 @@ fn fork_round_trip() {
     let mut r = process::Fork::new_zeroed();
     r.head = header(RecordKind::Fork);
     (r.child_tgid, r.child_start_ns, r.track_flags) = (77, 8, maps::TRACK_AGENT);
-    let KernelEvent::Fork { head, child, track_flags } = event(r.as_bytes()) else { panic!() };
-    assert_eq!((head.process.tgid, head.process.start_ns, head.tid, head.uid), (42, 5, 43, 1000));
-    assert_eq!((child.tgid, child.start_ns, track_flags), (77, 8, maps::TRACK_AGENT));
+    let KernelEvent::Fork {
+        head,
+        child,
+        track_flags,
+    } = event(r.as_bytes())
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (head.process.tgid, head.process.start_ns, head.tid, head.uid),
+        (42, 5, 43, 1000)
+    );
+    assert_eq!(
+        (child.tgid, child.start_ns, track_flags),
+        (77, 8, maps::TRACK_AGENT)
+    );
 }
 
 #[test]
@@ -47,10 +60,24 @@ fn connection_round_trip() {
         port: 443,
         pad: 0,
     };
-    r.local = net::Addr { addr: [1; 16], family: net::AF_INET6, port: 9, pad: 0 };
-    let KernelEvent::ConnClose { conn, bytes, .. } = event(r.as_bytes()) else { panic!() };
+    r.local = net::Addr {
+        addr: [1; 16],
+        family: net::AF_INET6,
+        port: 9,
+        pad: 0,
+    };
+    let KernelEvent::ConnClose { conn, bytes, .. } = event(r.as_bytes()) else {
+        panic!()
+    };
     assert_eq!(conn.remote, "10.0.0.1:443".parse().unwrap());
-    assert_eq!(bytes, ConnBytes { sent: 1, received: 2, acked: 3 });
+    assert_eq!(
+        bytes,
+        ConnBytes {
+            sent: 1,
+            received: 2,
+            acked: 3
+        }
+    );
 }
 
 #[test]
@@ -59,7 +86,10 @@ fn refuses_what_no_kind_looks_like() {
     r.head = header(RecordKind::FileAccess);
     (r.access, r.hook) = (file::ACCESS_OPEN, file::HOOK_SYS_EXIT);
     assert!(decode(r.as_bytes()).is_ok());
-    let length = Err(DecodeError::Length { got: 151, want: 152 });
+    let length = Err(DecodeError::Length {
+        got: 151,
+        want: 152,
+    });
     assert_eq!(decode(&r.as_bytes()[..151]), length);
     let refused = |change: fn(&mut file::FileAccess), error| {
         let mut changed = r;
@@ -70,7 +100,13 @@ fn refuses_what_no_kind_looks_like() {
     refused(|r| r.hook = 0, DecodeError::Field("hook"));
     refused(|r| r.name_len = 65, DecodeError::Field("name_len"));
     refused(|r| r.head.kind = 999, DecodeError::UnknownKind(999));
-    refused(|r| r.head.len = 3, DecodeError::Length { got: 152, want: 152 });
+    refused(
+        |r| r.head.len = 3,
+        DecodeError::Length {
+            got: 152,
+            want: 152,
+        },
+    );
     assert_eq!(decode(&[]), Err(DecodeError::Length { got: 0, want: 48 }));
 }
 

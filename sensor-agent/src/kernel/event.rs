@@ -163,7 +163,14 @@ pub struct HelloEvent {
 
 impl fmt::Debug for HelloEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HelloEvent({}: {}+{} of {})", self.cookie, self.offset, self.data.len(), self.total)
+        write!(
+            f,
+            "HelloEvent({}: {}+{} of {})",
+            self.cookie,
+            self.offset,
+            self.data.len(),
+            self.total
+        )
     }
 }
 

@@ -67,7 +67,9 @@ impl Execs {
             if entry.key().0 > watermark && self.pending.len() <= MAX_PENDING {
                 break;
             }
-            let Some((_, pending)) = self.pending.pop_first() else { break };
+            let Some((_, pending)) = self.pending.pop_first() else {
+                break;
+            };
             match pending.event {
                 Some(event) => out.push(finish(event, pending.streams)),
                 None => self.orphans += 1,
@@ -98,7 +100,12 @@ impl Execs {
 /// the end of one variable glued to the start of another.
 fn finish(mut event: Box<ExecEvent>, streams: [Stream; 2]) -> Box<ExecEvent> {
     if let Some(args) = &mut event.args {
-        let ExecArgs { argv, env, incomplete, .. } = args;
+        let ExecArgs {
+            argv,
+            env,
+            incomplete,
+            ..
+        } = args;
         let [argv_pieces, env_pieces] = streams;
         let whole = join(&mut argv.0, argv_pieces) & join(&mut env.0, env_pieces);
         *incomplete = !whole;
@@ -126,12 +133,21 @@ mod tests {
     use super::*;
     use crate::kernel::event::{FileId, Head, Sensitive};
 
-    const PROCESS: ProcKey = ProcKey { tgid: 1, start_ns: 2 };
+    const PROCESS: ProcKey = ProcKey {
+        tgid: 1,
+        start_ns: 2,
+    };
 
     fn announced(argv: usize, env: usize) -> Box<ExecEvent> {
         let sized = |n| Sensitive(Zeroizing::new(vec![0; n]));
         Box::new(ExecEvent {
-            head: Head { ts_boot_ns: 10, process: PROCESS, tid: 1, uid: 0, cgroup_id: 0 },
+            head: Head {
+                ts_boot_ns: 10,
+                process: PROCESS,
+                tid: 1,
+                uid: 0,
+                cgroup_id: 0,
+            },
             exe: FileId { dev: 0, ino: 0 },
             filename: Vec::new(),
             parent: PROCESS,
@@ -179,7 +195,10 @@ mod tests {
         assert!(execs.flush(9).is_empty());
         let args = execs.flush(10).remove(0).args.unwrap();
         assert!(args.incomplete);
-        assert_eq!((args.argv.0.len(), args.env.0.as_slice()), (0, &b"abcd"[..]));
+        assert_eq!(
+            (args.argv.0.len(), args.env.0.as_slice()),
+            (0, &b"abcd"[..])
+        );
     }
 
     #[test]

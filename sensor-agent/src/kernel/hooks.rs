@@ -69,15 +69,30 @@ const fn hook(
     area: CoverageArea,
     what: &'static str,
 ) -> Hook {
-    Hook { program, attach, plan, area, what, judges: false, vital: false }
+    Hook {
+        program,
+        attach,
+        plan,
+        area,
+        what,
+        judges: false,
+        vital: false,
+    }
 }
 
 const fn vital(hook: Hook) -> Hook {
-    Hook { vital: true, judges: true, ..hook }
+    Hook {
+        vital: true,
+        judges: true,
+        ..hook
+    }
 }
 
 const fn judges(hook: Hook) -> Hook {
-    Hook { judges: true, ..hook }
+    Hook {
+        judges: true,
+        ..hook
+    }
 }
 
 const A: Option<Plan> = Some(Plan::A);
@@ -85,7 +100,13 @@ const B: Option<Plan> = Some(Plan::B);
 
 /// Every program.
 pub const HOOKS: &[Hook] = &[
-    vital(hook("process_fork", Attach::Tracepoint("sched_process_fork"), None, Process, "fork")),
+    vital(hook(
+        "process_fork",
+        Attach::Tracepoint("sched_process_fork"),
+        None,
+        Process,
+        "fork",
+    )),
     vital(hook(
         "process_exec",
         Attach::Tracepoint("sched_process_exec"),
@@ -93,8 +114,20 @@ pub const HOOKS: &[Hook] = &[
         Process,
         "exec with arguments and environment",
     )),
-    vital(hook("process_exit", Attach::Tracepoint("sched_process_exit"), None, Process, "exit")),
-    hook("lsm_file_open", Attach::Lsm("file_open"), A, Access, "open by any name or call"),
+    vital(hook(
+        "process_exit",
+        Attach::Tracepoint("sched_process_exit"),
+        None,
+        Process,
+        "exit",
+    )),
+    hook(
+        "lsm_file_open",
+        Attach::Lsm("file_open"),
+        A,
+        Access,
+        "open by any name or call",
+    ),
     hook(
         "lsm_file_permission",
         Attach::Lsm("file_permission"),
@@ -102,7 +135,13 @@ pub const HOOKS: &[Hook] = &[
         Access,
         "read through a descriptor opened earlier or inherited",
     ),
-    hook("lsm_mmap_file", Attach::Lsm("mmap_file"), A, Access, "mapping"),
+    hook(
+        "lsm_mmap_file",
+        Attach::Lsm("mmap_file"),
+        A,
+        Access,
+        "mapping",
+    ),
     hook(
         "lsm_file_receive",
         Attach::Lsm("file_receive"),
@@ -145,19 +184,79 @@ pub const HOOKS: &[Hook] = &[
         Network,
         "TCP connections with exact bytes",
     )),
-    judges(hook("skb_egress", Attach::Egress, None, Network, "TLS server names")),
-    hook("sock_connect4", Attach::SockAddr, None, Network, "UDP over IPv4, connected"),
-    hook("sock_connect6", Attach::SockAddr, None, Network, "UDP over IPv6, connected"),
-    hook("sock_sendmsg4", Attach::SockAddr, None, Network, "UDP over IPv4, unconnected"),
-    hook("sock_sendmsg6", Attach::SockAddr, None, Network, "UDP over IPv6, unconnected"),
+    judges(hook(
+        "skb_egress",
+        Attach::Egress,
+        None,
+        Network,
+        "TLS server names",
+    )),
+    hook(
+        "sock_connect4",
+        Attach::SockAddr,
+        None,
+        Network,
+        "UDP over IPv4, connected",
+    ),
+    hook(
+        "sock_connect6",
+        Attach::SockAddr,
+        None,
+        Network,
+        "UDP over IPv6, connected",
+    ),
+    hook(
+        "sock_sendmsg4",
+        Attach::SockAddr,
+        None,
+        Network,
+        "UDP over IPv4, unconnected",
+    ),
+    hook(
+        "sock_sendmsg6",
+        Attach::SockAddr,
+        None,
+        Network,
+        "UDP over IPv6, unconnected",
+    ),
 ];
 
 /// What no program sees yet, or none can in plan B; said to the user as it is.
 pub const UNSEEN: &[(Option<Plan>, CoverageArea, &str, &str)] = &[
-    (B, Access, "open through io_uring of files outside the page cache", "needs LSM hooks (plan A)"),
-    (None, Access, "process_vm_readv and ptrace of a process that holds a secret", "not hooked yet"),
-    (None, Access, "raw reads of a block device", "no hook sees which file a block belongs to"),
-    (None, Access, "memory mapped before tracking began", "the content is already in the process"),
-    (None, Network, "connections accepted, or made before tracking began", "not hooked yet"),
-    (None, Network, "unix sockets, raw sockets, QUIC server names", "not hooked yet"),
+    (
+        B,
+        Access,
+        "open through io_uring of files outside the page cache",
+        "needs LSM hooks (plan A)",
+    ),
+    (
+        None,
+        Access,
+        "process_vm_readv and ptrace of a process that holds a secret",
+        "not hooked yet",
+    ),
+    (
+        None,
+        Access,
+        "raw reads of a block device",
+        "no hook sees which file a block belongs to",
+    ),
+    (
+        None,
+        Access,
+        "memory mapped before tracking began",
+        "the content is already in the process",
+    ),
+    (
+        None,
+        Network,
+        "connections accepted, or made before tracking began",
+        "not hooked yet",
+    ),
+    (
+        None,
+        Network,
+        "unix sockets, raw sockets, QUIC server names",
+        "not hooked yet",
+    ),
 ];

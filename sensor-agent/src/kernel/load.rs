@@ -131,11 +131,21 @@ impl Sensor {
         if let Some(max) = config.max_tracked {
             loader.map_max_entries("TRACKED", max);
         }
-        let mut bpf = loader.load(OBJECT).map_err(|e| LoadError::Object(chain(&e)))?;
+        let mut bpf = loader
+            .load(OBJECT)
+            .map_err(|e| LoadError::Object(chain(&e)))?;
         let object = |e: aya::maps::MapError| LoadError::Object(chain(&e));
         let missing = || LoadError::Object("a map is missing from the object".to_owned());
-        let loss = bpf.take_map("LOSS").ok_or_else(missing)?.try_into().map_err(object)?;
-        let conns = bpf.take_map("CONN").ok_or_else(missing)?.try_into().map_err(object)?;
+        let loss = bpf
+            .take_map("LOSS")
+            .ok_or_else(missing)?
+            .try_into()
+            .map_err(object)?;
+        let conns = bpf
+            .take_map("CONN")
+            .ok_or_else(missing)?
+            .try_into()
+            .map_err(object)?;
         let mut sensor = Self {
             rings: Rings::take(&mut bpf).map_err(object)?,
             watch: Watch::take(&mut bpf).map_err(object)?,
@@ -186,15 +196,18 @@ impl Sensor {
             }
             if opens && !fires {
                 for hook in HOOKS.iter().filter(|h| h.plan == Some(Plan::A)) {
-                    let never = "attaches but never fires: `bpf` is not in the kernel's list of LSMs";
+                    let never =
+                        "attaches but never fires: `bpf` is not in the kernel's list of LSMs";
                     results.insert(hook.program, Err(never.to_owned()));
                 }
             }
         }
         if self.plan == Plan::B {
             for hook in HOOKS.iter().filter(|h| h.plan == Some(Plan::A)) {
-                let program: Option<&mut Lsm> =
-                    self.bpf.program_mut(hook.program).and_then(|p| p.try_into().ok());
+                let program: Option<&mut Lsm> = self
+                    .bpf
+                    .program_mut(hook.program)
+                    .and_then(|p| p.try_into().ok());
                 if let Some(program) = program {
                     // Not loaded is as good as unloaded.
                     drop(program.unload());
@@ -253,7 +266,10 @@ impl Sensor {
     #[must_use]
     pub fn open_connections(&self) -> Vec<OpenConnection> {
         let cookies: Vec<u64> = self.conns.keys().filter_map(Result::ok).collect();
-        cookies.into_iter().filter_map(|cookie| self.open_connection(cookie)).collect()
+        cookies
+            .into_iter()
+            .filter_map(|cookie| self.open_connection(cookie))
+            .collect()
     }
 
     fn open_connection(&self, cookie: u64) -> Option<OpenConnection> {
@@ -266,7 +282,10 @@ impl Sensor {
             conn: ConnEvent {
                 head: Head {
                     ts_boot_ns: c.opened_ns,
-                    process: ProcKey { tgid: c.tgid, start_ns: c.start_ns },
+                    process: ProcKey {
+                        tgid: c.tgid,
+                        start_ns: c.start_ns,
+                    },
                     tid: c.tid,
                     uid: c.uid,
                     cgroup_id: c.cgroup_id,
@@ -275,7 +294,11 @@ impl Sensor {
                 local: address(&c.local).ok()?,
                 remote: address(&c.remote).ok()?,
             },
-            bytes: ConnBytes { sent: c.sent, received: c.received, acked: 0 },
+            bytes: ConnBytes {
+                sent: c.sent,
+                received: c.received,
+                acked: 0,
+            },
         })
     }
 }
@@ -285,7 +308,9 @@ fn rows(plan: Plan, results: &BTreeMap<&str, Result<(), String>>) -> Vec<Coverag
     let applies = |p: Option<Plan>| p.is_none_or(|p| p == plan);
     let hooks = HOOKS.iter().filter(|h| applies(h.plan)).map(|hook| {
         let state = match results.get(hook.program) {
-            Some(Ok(())) => CoverageState::Live { hook: hook_name(hook) },
+            Some(Ok(())) => CoverageState::Live {
+                hook: hook_name(hook),
+            },
             Some(Err(reason)) => CoverageState::Missing {
                 reason: format!("{}: {reason}", hook_name(hook)),
                 blinds_verdicts: hook.judges,
@@ -295,13 +320,26 @@ fn rows(plan: Plan, results: &BTreeMap<&str, Result<(), String>>) -> Vec<Coverag
                 blinds_verdicts: hook.judges,
             },
         };
-        CoverageRow { area: hook.area, what: hook.what.to_owned(), state }
+        CoverageRow {
+            area: hook.area,
+            what: hook.what.to_owned(),
+            state,
+        }
     });
-    let unseen = UNSEEN.iter().filter(|(p, ..)| applies(*p)).map(|(_, area, what, reason)| {
-        let state =
-            CoverageState::Missing { reason: (*reason).to_owned(), blinds_verdicts: false };
-        CoverageRow { area: *area, what: (*what).to_owned(), state }
-    });
+    let unseen = UNSEEN
+        .iter()
+        .filter(|(p, ..)| applies(*p))
+        .map(|(_, area, what, reason)| {
+            let state = CoverageState::Missing {
+                reason: (*reason).to_owned(),
+                blinds_verdicts: false,
+            };
+            CoverageRow {
+                area: *area,
+                what: (*what).to_owned(),
+                state,
+            }
+        });
     hooks.chain(unseen).collect()
 }
 
@@ -369,7 +407,11 @@ fn attach(bpf: &mut Ebpf, hook: &Hook, cgroup: &File, btf: &AyaBtf) -> Result<()
             Attach::Egress => {
                 let program: &mut CgroupSkb = program.try_into()?;
                 program.load()?;
-                program.attach(cgroup, CgroupSkbAttachType::Egress, CgroupAttachMode::Single)?;
+                program.attach(
+                    cgroup,
+                    CgroupSkbAttachType::Egress,
+                    CgroupAttachMode::Single,
+                )?;
             }
             Attach::SockAddr => {
                 let program: &mut CgroupSockAddr = program.try_into()?;

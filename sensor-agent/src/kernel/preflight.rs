@@ -43,7 +43,9 @@ pub enum LoadError {
         mount: String,
     },
     /// An old kernel.
-    #[error("kernel {found} is too old: the sensor needs 5.17 or later, and is tested on 6.1 and up")]
+    #[error(
+        "kernel {found} is too old: the sensor needs 5.17 or later, and is tested on 6.1 and up"
+    )]
     KernelTooOld {
         /// `uname -r`.
         found: String,
@@ -88,7 +90,9 @@ const CAP_BPF: u32 = 39;
 /// The first reason found.
 pub fn check() -> Result<(), LoadError> {
     let release = kernel_release();
-    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|p| p.parse::<u32>().ok());
+    let mut parts = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|p| p.parse::<u32>().ok());
     if let (Some(Some(major)), Some(Some(minor))) = (parts.next(), parts.next())
         && (major, minor) < (5, 17)
     {
@@ -97,7 +101,9 @@ pub fn check() -> Result<(), LoadError> {
     if let Ok(found) = fs::read_link("/proc/self/ns/pid")
         && found != Path::new(INIT_PID_NS)
     {
-        return Err(LoadError::PidNamespace { found: found.display().to_string() });
+        return Err(LoadError::PidNamespace {
+            found: found.display().to_string(),
+        });
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     check_rights(&status)?;
@@ -115,23 +121,31 @@ fn check_rights(status: &str) -> Result<(), LoadError> {
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
     let has = |cap: u32| effective & (1 << cap) != 0;
-    let missing: Vec<&str> =
-        [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON"), (CAP_NET_ADMIN, "CAP_NET_ADMIN")]
-            .into_iter()
-            .filter(|(cap, _)| !has(*cap) && !has(CAP_SYS_ADMIN))
-            .map(|(_, name)| name)
-            .collect();
+    let missing: Vec<&str> = [
+        (CAP_BPF, "CAP_BPF"),
+        (CAP_PERFMON, "CAP_PERFMON"),
+        (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+    ]
+    .into_iter()
+    .filter(|(cap, _)| !has(*cap) && !has(CAP_SYS_ADMIN))
+    .map(|(_, name)| name)
+    .collect();
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(LoadError::Rights { missing: missing.join(", ") })
+        Err(LoadError::Rights {
+            missing: missing.join(", "),
+        })
     }
 }
 
 /// `uname -r`.
 #[must_use]
 pub fn kernel_release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// Where cgroup v2 is mounted.
@@ -160,7 +174,9 @@ mod tests {
         assert!(check_rights("CapEff:\t000001ffffffffff\n").is_ok());
         // CAP_SYS_ADMIN alone stands for all three, as in the kernel.
         assert!(check_rights("CapEff:\t0000000000200000\n").is_ok());
-        let error = check_rights("CapEff:\t0000000000001000\n").unwrap_err().to_string();
+        let error = check_rights("CapEff:\t0000000000001000\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("CAP_BPF, CAP_PERFMON:"), "{error}");
     }
 }

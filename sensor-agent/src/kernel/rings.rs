@@ -1,9 +1,6 @@
 //! Reading the rings: decode, put execs together, order by time, say up to when all is delivered.
 
-use std::{
-    os::fd::AsRawFd,
-    time::Duration,
-};
+use std::{os::fd::AsRawFd, time::Duration};
 
 use aya::{
     Ebpf,
@@ -62,9 +59,9 @@ impl Rings {
     pub(super) fn take(bpf: &mut Ebpf) -> Result<Self, MapError> {
         let mut rings = Vec::new();
         for name in RINGS {
-            let map = bpf
-                .take_map(name)
-                .ok_or_else(|| MapError::InvalidName { name: name.to_owned() })?;
+            let map = bpf.take_map(name).ok_or_else(|| MapError::InvalidName {
+                name: name.to_owned(),
+            })?;
             let ring = RingBuf::try_from(map)?;
             let fd = ring.as_raw_fd();
             let ring = register(ring).map_err(|e| MapError::InvalidName {
@@ -72,7 +69,12 @@ impl Rings {
             })?;
             rings.push(ring);
         }
-        Ok(Self { rings, execs: Execs::default(), watermark: 0, undecodable: 0 })
+        Ok(Self {
+            rings,
+            execs: Execs::default(),
+            watermark: 0,
+            undecodable: 0,
+        })
     }
 
     /// Waits until there is something to read, or a tick has passed.
@@ -93,7 +95,12 @@ impl Rings {
     pub(super) fn drain(&mut self, out: &mut Vec<KernelEvent>) -> Drained {
         let before = boot_ns();
         let first = out.len();
-        let Self { rings, execs, undecodable, .. } = self;
+        let Self {
+            rings,
+            execs,
+            undecodable,
+            ..
+        } = self;
         let mut emptied = true;
         for ring in rings {
             let ring = ring.get_mut();
@@ -123,11 +130,18 @@ impl Rings {
             let margin = u64::try_from(MARGIN.as_nanos()).unwrap_or(u64::MAX);
             self.watermark = self.watermark.max(before.saturating_sub(margin));
         }
-        out.extend(self.execs.flush(self.watermark).into_iter().map(KernelEvent::Exec));
+        out.extend(
+            self.execs
+                .flush(self.watermark)
+                .into_iter()
+                .map(KernelEvent::Exec),
+        );
         if let Some(fresh) = out.get_mut(first..) {
             fresh.sort_by_key(|event| event.head().ts_boot_ns);
         }
-        Drained { watermark_boot_ns: self.watermark }
+        Drained {
+            watermark_boot_ns: self.watermark,
+        }
     }
 
     pub(super) fn undecodable(&self) -> u64 {

@@ -29,7 +29,11 @@ enum Outcome {
 /// contains it; `--json` prints one object a line (`case`, `outcome`, `reason`). Exits 0 if no case
 /// failed.
 #[must_use]
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a command for people")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is a command for people"
+)]
 pub fn run(prefix: &[&str], args: &[String]) -> ExitCode {
     if let [flag, rest @ ..] = args
         && flag == "--actor"
@@ -43,14 +47,20 @@ pub fn run(prefix: &[&str], args: &[String]) -> ExitCode {
         };
     }
     let value = |name: &str| {
-        args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).map(String::as_str)
+        args.iter()
+            .position(|a| a == name)
+            .and_then(|i| args.get(i + 1))
+            .map(String::as_str)
     };
     let plan = match value("--plan") {
         Some("A") => Some(Plan::A),
         Some("B") => Some(Plan::B),
         _ => None,
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("cannot start a runtime: {error}");
@@ -58,12 +68,32 @@ pub fn run(prefix: &[&str], args: &[String]) -> ExitCode {
         }
     };
     let _guard = runtime.enter();
-    let config = SensorConfig { force_plan: plan, ..SensorConfig::default() };
-    let mut tally = Tally { json: args.iter().any(|a| a == "--json"), ..Tally::default() };
-    run_all(prefix, &config, value("--case").unwrap_or_default(), &mut tally);
-    let Tally { passed, skipped, failed, .. } = tally;
+    let config = SensorConfig {
+        force_plan: plan,
+        ..SensorConfig::default()
+    };
+    let mut tally = Tally {
+        json: args.iter().any(|a| a == "--json"),
+        ..Tally::default()
+    };
+    run_all(
+        prefix,
+        &config,
+        value("--case").unwrap_or_default(),
+        &mut tally,
+    );
+    let Tally {
+        passed,
+        skipped,
+        failed,
+        ..
+    } = tally;
     println!("kernel selftest: {passed} passed, {skipped} skipped, {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Counts and prints.
@@ -89,10 +119,16 @@ impl Tally {
             _ => self.failed += 1,
         }
         if self.json {
-            println!("{}", serde_json::json!({"case": name, "outcome": word, "reason": reason}));
+            println!(
+                "{}",
+                serde_json::json!({"case": name, "outcome": word, "reason": reason})
+            );
         } else {
             let word = if word == "skipped" { "SKIPPED" } else { word };
-            println!("{word:8} {name}{}", reason.map(|r| format!(": {r}")).unwrap_or_default());
+            println!(
+                "{word:8} {name}{}",
+                reason.map(|r| format!(": {r}")).unwrap_or_default()
+            );
         }
     }
 }
@@ -131,6 +167,10 @@ fn run_all(prefix: &[&str], config: &SensorConfig, filter: &str, tally: &mut Tal
 
 /// Directory for the files of the cases: a real file system, if there is one.
 fn work_dir() -> PathBuf {
-    let base = if std::path::Path::new("/var/tmp").is_dir() { "/var/tmp" } else { "/tmp" };
+    let base = if std::path::Path::new("/var/tmp").is_dir() {
+        "/var/tmp"
+    } else {
+        "/tmp"
+    };
     PathBuf::from(base).join(format!("keytrail-selftest-{}", std::process::id()))
 }

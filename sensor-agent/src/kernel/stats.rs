@@ -55,7 +55,10 @@ impl Loss {
     /// The counters of one kind.
     #[must_use]
     pub fn kind(&self, kind: RecordKind) -> KindStats {
-        self.kinds.iter().find(|(name, _)| *name == kind.name()).map_or_else(KindStats::default, |k| k.1)
+        self.kinds
+            .iter()
+            .find(|(name, _)| *name == kind.name())
+            .map_or_else(KindStats::default, |k| k.1)
     }
 
     /// Everything lost, of whatever kind.
@@ -72,7 +75,10 @@ pub(super) fn read(map: &PerCpuArray<MapData, RawRow>) -> Vec<(&'static str, Kin
         .map(|kind| {
             let mut sum = KindStats::default();
             if let Ok(values) = map.get(&(*kind as u32), 0) {
-                for row in values.iter().filter_map(|raw| LossRow::read_from_bytes(raw).ok()) {
+                for row in values
+                    .iter()
+                    .filter_map(|raw| LossRow::read_from_bytes(raw).ok())
+                {
                     sum.seen += row.seen;
                     sum.submitted += row.submitted;
                     sum.ring_full += row.ring_full;

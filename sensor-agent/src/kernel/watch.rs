@@ -68,7 +68,10 @@ impl FileId {
     #[must_use]
     pub fn of(meta: &Metadata) -> Self {
         let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
-        Self { dev: (major << 20) | minor, ino: meta.ino() }
+        Self {
+            dev: (major << 20) | minor,
+            ino: meta.ino(),
+        }
     }
 
     /// The key of the file behind `path`, links followed.
@@ -78,11 +81,18 @@ impl FileId {
     pub fn at(path: &Path) -> Result<Self, WatchError> {
         std::fs::metadata(path)
             .map(|meta| Self::of(&meta))
-            .map_err(|source| WatchError::File { path: path.display().to_string(), source })
+            .map_err(|source| WatchError::File {
+                path: path.display().to_string(),
+                source,
+            })
     }
 
     fn key(self) -> FileKey {
-        FileKey { ino: self.ino, dev: self.dev, pad: 0 }
+        FileKey {
+            ino: self.ino,
+            dev: self.dev,
+            pad: 0,
+        }
     }
 
     fn raw(self) -> Key {
@@ -107,7 +117,9 @@ pub struct Watch(Arc<Mutex<Maps>>);
 impl Watch {
     pub(super) fn take(bpf: &mut Ebpf) -> Result<Self, MapError> {
         fn map(bpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, MapError> {
-            bpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() })
+            bpf.take_map(name).ok_or_else(|| MapError::InvalidName {
+                name: name.to_owned(),
+            })
         }
         Ok(Self(Arc::new(Mutex::new(Maps {
             tracked: map(bpf, "TRACKED")?.try_into()?,
@@ -132,7 +144,10 @@ impl Watch {
         self.maps()
             .exe
             .insert(file.raw(), class.flags(), 0)
-            .map_err(|source| WatchError::Map { map: "EXE_WATCH", source })
+            .map_err(|source| WatchError::Map {
+                map: "EXE_WATCH",
+                source,
+            })
     }
 
     /// Forgets an executable. Processes that run it stay tracked.
@@ -152,7 +167,10 @@ impl Watch {
         }
         maps.inodes
             .insert(file.raw(), 1, 0)
-            .map_err(|source| WatchError::Map { map: "WATCHED_INODES", source })?;
+            .map_err(|source| WatchError::Map {
+                map: "WATCHED_INODES",
+                source,
+            })?;
         maps.set_bit(file)
     }
 
@@ -168,7 +186,10 @@ impl Watch {
         }
         maps.dirs
             .insert(dir.raw(), 1, 0)
-            .map_err(|source| WatchError::Map { map: "WATCHED_DIRS", source })?;
+            .map_err(|source| WatchError::Map {
+                map: "WATCHED_DIRS",
+                source,
+            })?;
         maps.set_bit(dir)
     }
 
@@ -204,13 +225,19 @@ impl Watch {
         self.maps()
             .tracked
             .insert(process.tgid, raw, 0)
-            .map_err(|source| WatchError::Map { map: "TRACKED", source })
+            .map_err(|source| WatchError::Map {
+                map: "TRACKED",
+                source,
+            })
     }
 
     /// Stops tracking a process, if it still is the one meant. Its children stay tracked.
     pub fn untrack(&self, process: ProcKey) {
         let mut maps = self.maps();
-        if maps.tracked(process.tgid).is_some_and(|t| t.start_ns == process.start_ns) {
+        if maps
+            .tracked(process.tgid)
+            .is_some_and(|t| t.start_ns == process.start_ns)
+        {
             drop(maps.tracked.remove(&process.tgid));
         }
     }
@@ -224,7 +251,13 @@ impl Watch {
             .into_iter()
             .filter_map(|tgid| {
                 let t = maps.tracked(tgid)?;
-                Some((ProcKey { tgid, start_ns: t.start_ns }, t.flags))
+                Some((
+                    ProcKey {
+                        tgid,
+                        start_ns: t.start_ns,
+                    },
+                    t.flags,
+                ))
             })
             .collect()
     }
@@ -238,7 +271,10 @@ impl Maps {
     fn set_bit(&mut self, file: FileId) -> Result<(), WatchError> {
         let bit = filter_bit(&file.key());
         *self.bits.entry(bit).or_default() += 1;
-        self.write_word(bit / 64).map_err(|source| WatchError::Map { map: "WATCH_FILTER", source })
+        self.write_word(bit / 64).map_err(|source| WatchError::Map {
+            map: "WATCH_FILTER",
+            source,
+        })
     }
 
     fn clear_bit(&mut self, file: FileId) {
@@ -254,7 +290,10 @@ impl Maps {
     }
 
     fn write_word(&mut self, index: u64) -> Result<(), MapError> {
-        let word = self.bits.range(index * 64..index * 64 + 64).fold(0, |w, (b, _)| w | 1 << (b % 64));
+        let word = self
+            .bits
+            .range(index * 64..index * 64 + 64)
+            .fold(0, |w, (b, _)| w | 1 << (b % 64));
         let index = u32::try_from(index).unwrap_or(FILTER_WORDS);
         self.filter.set(index, word, 0)
     }

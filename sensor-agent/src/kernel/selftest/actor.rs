@@ -27,7 +27,9 @@ type Done = Result<(), Box<dyn std::error::Error>>;
 
 /// Waits for the word, then acts.
 pub(super) fn run(args: &[String]) -> Done {
-    let [act, arg] = args else { return Err("an actor wants an act and an argument".into()) };
+    let [act, arg] = args else {
+        return Err("an actor wants an act and an argument".into());
+    };
     io::stdin().read_exact(&mut [0])?;
     match act.as_str() {
         "read" => fs::read(arg).map(drop)?,
@@ -56,7 +58,9 @@ pub(super) fn run(args: &[String]) -> Done {
         }
         "thread" => {
             let path = arg.clone();
-            std::thread::spawn(move || fs::read(path)).join().map_err(|_| "panic")??;
+            std::thread::spawn(move || fs::read(path))
+                .join()
+                .map_err(|_| "panic")??;
         }
         "new-file" => {
             let fresh = format!("{arg}.new");
@@ -66,7 +70,9 @@ pub(super) fn run(args: &[String]) -> Done {
         }
         "connect" => return connect(arg),
         "hello" => return hello(arg),
-        "udp" => UdpSocket::bind("127.0.0.1:0")?.send_to(b"x", arg.as_str()).map(drop)?,
+        "udp" => UdpSocket::bind("127.0.0.1:0")?
+            .send_to(b"x", arg.as_str())
+            .map(drop)?,
         "udp-connected" => {
             let socket = UdpSocket::bind("127.0.0.1:0")?;
             socket.connect(arg)?;
@@ -85,7 +91,9 @@ pub(super) fn run(args: &[String]) -> Done {
         "fan" => {
             let mut children = Vec::new();
             for _ in 0..arg.parse::<u32>()? {
-                let child = Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn()?;
+                let child = Command::new("/bin/cat")
+                    .stdin(std::process::Stdio::piped())
+                    .spawn()?;
                 children.push(child);
             }
             for mut child in children {
@@ -107,7 +115,9 @@ pub(super) fn run(args: &[String]) -> Done {
             let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
             let address = listener.local_addr()?;
             std::thread::spawn(move || while listener.accept().is_ok() {});
-            return bench(arg.parse::<u32>()? / 10, || TcpStream::connect(address).map(drop));
+            return bench(arg.parse::<u32>()? / 10, || {
+                TcpStream::connect(address).map(drop)
+            });
         }
         _ => return Err(format!("no such act: {act}").into()),
     }
@@ -162,7 +172,11 @@ fn map(_path: &str) -> Done {
         }
         at.cast::<u8>().read_volatile()
     };
-    if byte == b'[' { Ok(()) } else { Err("the mapping holds something else".into()) }
+    if byte == b'[' {
+        Ok(())
+    } else {
+        Err("the mapping holds something else".into())
+    }
 }
 
 fn connect(address: &str) -> Done {
@@ -171,7 +185,11 @@ fn connect(address: &str) -> Done {
     stream.shutdown(std::net::Shutdown::Write)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    if answer.len() == ANSWERED { Ok(()) } else { Err(format!("{} bytes came", answer.len()).into()) }
+    if answer.len() == ANSWERED {
+        Ok(())
+    } else {
+        Err(format!("{} bytes came", answer.len()).into())
+    }
 }
 
 /// A ClientHello as a real TLS library makes it.

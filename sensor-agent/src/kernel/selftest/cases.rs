@@ -29,7 +29,11 @@ pub(super) struct Case {
 }
 
 /// Any hook that sees opens.
-const OPENS: &[&str] = &["lsm/file_open", "tp_btf/mm_filemap_get_pages", "tp_btf/sys_exit"];
+const OPENS: &[&str] = &[
+    "lsm/file_open",
+    "tp_btf/mm_filemap_get_pages",
+    "tp_btf/sys_exit",
+];
 /// Hooks that see reads through a descriptor opened by another.
 const READS: &[&str] = &["lsm/file_permission", "tp_btf/mm_filemap_get_pages"];
 /// Hooks that see mappings.
@@ -43,7 +47,15 @@ const fn file(
     via: &'static [&'static str],
     prepare: fn(&Path) -> std::io::Result<Prepared>,
 ) -> Case {
-    Case { name, act, tracked: false, watch_dir: false, via, prepare, check: touched }
+    Case {
+        name,
+        act,
+        tracked: false,
+        watch_dir: false,
+        via,
+        prepare,
+        check: touched,
+    }
 }
 
 const fn net(
@@ -52,7 +64,15 @@ const fn net(
     prepare: fn(&Path) -> std::io::Result<Prepared>,
     check: fn(&Seen<'_>) -> Result<(), String>,
 ) -> Case {
-    Case { name, act, tracked: true, watch_dir: false, via: &[], prepare, check }
+    Case {
+        name,
+        act,
+        tracked: true,
+        watch_dir: false,
+        via: &[],
+        prepare,
+        check,
+    }
 }
 
 /// All cases.
@@ -60,16 +80,29 @@ pub(super) const CASES: &[Case] = &[
     file("open and read", "read", OPENS, as_is),
     file("open without reading", "open", BARE_OPENS, as_is),
     file("through a symlink", "read", OPENS, symlink),
-    file("through a symlinked directory", "read", OPENS, symlinked_dir),
+    file(
+        "through a symlinked directory",
+        "read",
+        OPENS,
+        symlinked_dir,
+    ),
     file("through a hard link", "read", OPENS, hardlink),
     file("through a bind mount", "bind", OPENS, as_is),
     file("through /proc/self/root", "read", OPENS, proc_root),
     file("after a rename", "read", OPENS, renamed),
     file("from a thread", "thread", OPENS, as_is),
     file("by sendfile", "sendfile", OPENS, as_is),
-    file("through an inherited descriptor", "inherited", READS, inherited),
+    file(
+        "through an inherited descriptor",
+        "inherited",
+        READS,
+        inherited,
+    ),
     file("mapping an inherited descriptor", "mmap", MAPS, inherited),
-    Case { check: child_seen, ..file("by a child", "child", OPENS, as_is) },
+    Case {
+        check: child_seen,
+        ..file("by a child", "child", OPENS, as_is)
+    },
     Case {
         tracked: true,
         check: exec_seen,
@@ -81,17 +114,50 @@ pub(super) const CASES: &[Case] = &[
         check: new_file_seen,
         ..file("a new file renamed over the old", "new-file", OPENS, as_is)
     },
-    Case { check: silent, ..file("an unwatched file", "read", &[], other_file) },
-    net("tcp over ipv4", "connect", |_| serve("127.0.0.1:0"), connection_exact),
-    net("tcp over ipv6", "connect", |_| serve("[::1]:0"), connection_exact),
-    net("a refused connection", "refused", |_| nobody(), connection_failed),
-    net("server name in a split hello", "hello", |_| serve("127.0.0.1:0"), hello_seen),
+    Case {
+        check: silent,
+        ..file("an unwatched file", "read", &[], other_file)
+    },
+    net(
+        "tcp over ipv4",
+        "connect",
+        |_| serve("127.0.0.1:0"),
+        connection_exact,
+    ),
+    net(
+        "tcp over ipv6",
+        "connect",
+        |_| serve("[::1]:0"),
+        connection_exact,
+    ),
+    net(
+        "a refused connection",
+        "refused",
+        |_| nobody(),
+        connection_failed,
+    ),
+    net(
+        "server name in a split hello",
+        "hello",
+        |_| serve("127.0.0.1:0"),
+        hello_seen,
+    ),
     net("udp, unconnected", "udp", |_| datagrams(), datagram_seen),
-    net("udp, connected", "udp-connected", |_| datagrams(), datagram_seen),
+    net(
+        "udp, connected",
+        "udp-connected",
+        |_| datagrams(),
+        datagram_seen,
+    ),
     Case {
         tracked: false,
         check: silent,
-        ..net("connection of a process that is not tracked", "connect", |_| serve("127.0.0.1:0"), silent)
+        ..net(
+            "connection of a process that is not tracked",
+            "connect",
+            |_| serve("127.0.0.1:0"),
+            silent,
+        )
     },
 ];
 
@@ -109,7 +175,12 @@ fn symlinked_dir(path: &Path) -> std::io::Result<Prepared> {
     let dir = path.parent().unwrap_or(path);
     let alias = dir.join("dirlink");
     std::os::unix::fs::symlink(dir, &alias)?;
-    Ok(Prepared::path(&alias.join("../").join(dir.file_name().unwrap_or_default()).join("credentials")))
+    Ok(Prepared::path(
+        &alias
+            .join("../")
+            .join(dir.file_name().unwrap_or_default())
+            .join("credentials"),
+    ))
 }
 
 fn hardlink(path: &Path) -> std::io::Result<Prepared> {
@@ -130,7 +201,10 @@ fn renamed(path: &Path) -> std::io::Result<Prepared> {
 }
 
 fn inherited(path: &Path) -> std::io::Result<Prepared> {
-    Ok(Prepared { stdout: Some(fs::File::open(path)?), ..Prepared::path(path) })
+    Ok(Prepared {
+        stdout: Some(fs::File::open(path)?),
+        ..Prepared::path(path)
+    })
 }
 
 fn other_file(path: &Path) -> std::io::Result<Prepared> {
@@ -149,12 +223,20 @@ fn serve(address: &str) -> std::io::Result<Prepared> {
             drop(stream.write_all(&vec![b'y'; ANSWERED]));
         }
     });
-    Ok(Prepared { arg, stdout: None, helper: Some(helper) })
+    Ok(Prepared {
+        arg,
+        stdout: None,
+        helper: Some(helper),
+    })
 }
 
 fn nobody() -> std::io::Result<Prepared> {
     let arg = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
-    Ok(Prepared { arg, stdout: None, helper: None })
+    Ok(Prepared {
+        arg,
+        stdout: None,
+        helper: None,
+    })
 }
 
 fn datagrams() -> std::io::Result<Prepared> {
@@ -163,7 +245,11 @@ fn datagrams() -> std::io::Result<Prepared> {
     let arg = socket.local_addr()?.to_string();
     socket.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
     let helper = std::thread::spawn(move || drop(socket.recv(&mut [0; 8])));
-    Ok(Prepared { arg, stdout: None, helper: Some(helper) })
+    Ok(Prepared {
+        arg,
+        stdout: None,
+        helper: Some(helper),
+    })
 }
 
 fn files<'a>(seen: &Seen<'a>) -> impl Iterator<Item = &'a FileEvent> {
@@ -177,9 +263,9 @@ fn touched(seen: &Seen<'_>) -> Result<(), String> {
     let hit = files(seen).any(|f| {
         f.head.process.tgid == seen.tgid && f.file == seen.file && f.inode_watched && !f.write_only
     });
-    let named = files(seen).filter(|f| f.head.process.tgid == seen.tgid).all(|f| {
-        f.dir.is_some() && !f.name.is_empty()
-    });
+    let named = files(seen)
+        .filter(|f| f.head.process.tgid == seen.tgid)
+        .all(|f| f.dir.is_some() && !f.name.is_empty());
     match (hit, named) {
         (true, true) => Ok(()),
         (false, _) => Err("the access was not reported".to_owned()),
@@ -188,7 +274,8 @@ fn touched(seen: &Seen<'_>) -> Result<(), String> {
 }
 
 fn child_seen(seen: &Seen<'_>) -> Result<(), String> {
-    if files(seen).any(|f| f.file == seen.file && f.new_holder && f.head.process.tgid != seen.tgid) {
+    if files(seen).any(|f| f.file == seen.file && f.new_holder && f.head.process.tgid != seen.tgid)
+    {
         Ok(())
     } else {
         Err("the child's access was not reported".to_owned())
@@ -206,7 +293,10 @@ fn exec_seen(seen: &Seen<'_>) -> Result<(), String> {
         _ => None,
     });
     let exec = exec.ok_or("the exec was not reported under the child's key")?;
-    let args = exec.args.as_ref().ok_or("the exec came without arguments")?;
+    let args = exec
+        .args
+        .as_ref()
+        .ok_or("the exec came without arguments")?;
     let argv: Vec<&[u8]> = args.argv.strings().collect();
     if args.incomplete || argv.first() != Some(&&b"/bin/cat"[..]) || argv.len() != 3 {
         return Err(format!("argv: {argv:?}, incomplete: {}", args.incomplete));
@@ -219,21 +309,33 @@ fn exec_seen(seen: &Seen<'_>) -> Result<(), String> {
     if exec.filename != b"/bin/cat" || exec.parent.tgid != seen.tgid {
         return Err(format!("file name or parent: {exec:?}"));
     }
-    let exit = |event: &KernelEvent| {
-        matches!(event, KernelEvent::Exit { head, status: 0 } if head.process == child)
-    };
-    if seen.events.iter().any(exit) { Ok(()) } else { Err("the exit was not reported".to_owned()) }
+    let exit = |event: &KernelEvent| matches!(event, KernelEvent::Exit { head, status: 0 } if head.process == child);
+    if seen.events.iter().any(exit) {
+        Ok(())
+    } else {
+        Err("the exit was not reported".to_owned())
+    }
 }
 
 fn new_file_seen(seen: &Seen<'_>) -> Result<(), String> {
-    let fresh = files(seen).any(|f| f.dir_watched && f.file != seen.file && f.name == b"credentials");
-    if fresh { Ok(()) } else { Err("the new file's access was not reported".to_owned()) }
+    let fresh =
+        files(seen).any(|f| f.dir_watched && f.file != seen.file && f.name == b"credentials");
+    if fresh {
+        Ok(())
+    } else {
+        Err("the new file's access was not reported".to_owned())
+    }
 }
 
 /// Nothing but the exec that every process in scope reports.
 fn silent(seen: &Seen<'_>) -> Result<(), String> {
-    let loud = seen.events.iter().find(|event| !matches!(event, KernelEvent::Exec(_)));
-    loud.map_or(Ok(()), |event| Err(format!("reported though nothing was watched: {event:?}")))
+    let loud = seen
+        .events
+        .iter()
+        .find(|event| !matches!(event, KernelEvent::Exec(_)));
+    loud.map_or(Ok(()), |event| {
+        Err(format!("reported though nothing was watched: {event:?}"))
+    })
 }
 
 fn connection_exact(seen: &Seen<'_>) -> Result<(), String> {
@@ -267,7 +369,11 @@ fn connection_failed(seen: &Seen<'_>) -> Result<(), String> {
         matches!(event, KernelEvent::ConnFailed(c)
             if c.head.process.tgid == seen.tgid && c.remote.ip().is_loopback())
     });
-    if failed { Ok(()) } else { Err("the failed attempt was not reported".to_owned()) }
+    if failed {
+        Ok(())
+    } else {
+        Err("the failed attempt was not reported".to_owned())
+    }
 }
 
 fn hello_seen(seen: &Seen<'_>) -> Result<(), String> {
@@ -284,7 +390,11 @@ fn hello_seen(seen: &Seen<'_>) -> Result<(), String> {
     let bytes: Vec<u8> = pieces.iter().flat_map(|p| p.data.iter().copied()).collect();
     let has = |text: &[u8]| bytes.windows(text.len()).any(|w| w == text);
     if pieces.len() < 2 || bytes.len() != total || !has(SERVER_NAME.as_bytes()) {
-        return Err(format!("{} pieces, {} of {total} bytes", pieces.len(), bytes.len()));
+        return Err(format!(
+            "{} pieces, {} of {total} bytes",
+            pieces.len(),
+            bytes.len()
+        ));
     }
     if has(b"SECRET") {
         return Err("bytes after the hello were recorded".to_owned());
@@ -297,5 +407,9 @@ fn datagram_seen(seen: &Seen<'_>) -> Result<(), String> {
         matches!(event, KernelEvent::Datagram { head, remote, protocol: 17, .. }
             if head.process.tgid == seen.tgid && remote.ip().is_loopback())
     });
-    if sent { Ok(()) } else { Err("the datagram was not reported".to_owned()) }
+    if sent {
+        Ok(())
+    } else {
+        Err("the datagram was not reported".to_owned())
+    }
 }

@@ -13,15 +13,23 @@ use crate::kernel::{KernelEvent, SensorConfig, event::ProcKey};
 type Play = fn(&[&str], &SensorConfig) -> Outcome;
 
 /// The cases.
-pub(super) const CASES: &[(&str, Play)] =
-    &[("loss: rings overflow", rings_overflow), ("loss: process map full", map_full)];
+pub(super) const CASES: &[(&str, Play)] = &[
+    ("loss: rings overflow", rings_overflow),
+    ("loss: process map full", map_full),
+];
 
 fn rings_overflow(prefix: &[&str], config: &SensorConfig) -> Outcome {
     // A page holds some dozen announcements and not one large piece.
-    let config = SensorConfig { ring_bytes: Some(4096), ..config.clone() };
+    let config = SensorConfig {
+        ring_bytes: Some(4096),
+        ..config.clone()
+    };
     play(prefix, config, "spin", "60", |events, loss| {
         let exec = loss.kind(RecordKind::Exec);
-        let came = events.iter().filter(|e| matches!(e, KernelEvent::Exec(_))).count() as u64;
+        let came = events
+            .iter()
+            .filter(|e| matches!(e, KernelEvent::Exec(_)))
+            .count() as u64;
         if exec.ring_full == 0 {
             return Err("no ring overflowed".to_owned());
         }
@@ -33,10 +41,16 @@ fn rings_overflow(prefix: &[&str], config: &SensorConfig) -> Outcome {
 }
 
 fn map_full(prefix: &[&str], config: &SensorConfig) -> Outcome {
-    let config = SensorConfig { max_tracked: Some(4), ..config.clone() };
+    let config = SensorConfig {
+        max_tracked: Some(4),
+        ..config.clone()
+    };
     play(prefix, config, "fan", "12", |events, loss| {
         let fork = loss.kind(RecordKind::Fork);
-        let came = events.iter().filter(|e| matches!(e, KernelEvent::Fork { .. })).count() as u64;
+        let came = events
+            .iter()
+            .filter(|e| matches!(e, KernelEvent::Fork { .. }))
+            .count() as u64;
         if fork.map_full == 0 {
             return Err("the map did not fill".to_owned());
         }
@@ -58,7 +72,10 @@ fn play(prefix: &[&str], config: SensorConfig, act: &str, arg: &str, check: Chec
     let before = stage.sensor.loss();
     let result = (|| {
         let mut child = stage.actor(act, arg, None)?;
-        stage.sensor.watch().track(ProcKey { tgid: child.id(), start_ns: 0 })?;
+        stage.sensor.watch().track(ProcKey {
+            tgid: child.id(),
+            start_ns: 0,
+        })?;
         // Clears what the start of the actor itself left.
         stage.sensor.drain(&mut Vec::new());
         go(&mut child)?;

@@ -78,7 +78,10 @@ pub(super) struct Seen<'a> {
 }
 
 impl Stage {
-    pub(in crate::kernel) fn set(prefix: &[&str], mut config: SensorConfig) -> Result<Self, StageError> {
+    pub(in crate::kernel) fn set(
+        prefix: &[&str],
+        mut config: SensorConfig,
+    ) -> Result<Self, StageError> {
         let broken = |e: std::io::Error| StageError::Broken(e.to_string());
         let cannot = |e: LoadError| StageError::Cannot(e.to_string());
         preflight::check().map_err(cannot)?;
@@ -88,17 +91,30 @@ impl Stage {
         let dir = Dir(work_dir());
         fs::create_dir_all(&dir.0).map_err(broken)?;
         let prefix = prefix.iter().map(|s| (*s).to_owned()).collect();
-        Ok(Self { sensor, cgroup, dir, prefix })
+        Ok(Self {
+            sensor,
+            cgroup,
+            dir,
+            prefix,
+        })
     }
 
     /// Plays one case.
     pub(super) fn play(&mut self, case: &Case) -> Outcome {
-        let live = self.sensor.coverage().rows.iter().any(|row| match &row.state {
-            CoverageState::Live { hook } => case.via.contains(&hook.as_str()),
-            CoverageState::Missing { .. } => false,
-        });
+        let live = self
+            .sensor
+            .coverage()
+            .rows
+            .iter()
+            .any(|row| match &row.state {
+                CoverageState::Live { hook } => case.via.contains(&hook.as_str()),
+                CoverageState::Missing { .. } => false,
+            });
         if !case.via.is_empty() && !live {
-            return Outcome::Skipped(format!("this kernel offers none of {}", case.via.join(", ")));
+            return Outcome::Skipped(format!(
+                "this kernel offers none of {}",
+                case.via.join(", ")
+            ));
         }
         match self.try_play(case) {
             Ok(outcome) => outcome,
@@ -111,7 +127,10 @@ impl Stage {
         fs::create_dir_all(&place.0)?;
         let path = place.0.join("credentials");
         // Written before it is watched: what it holds is in the page cache and on no list.
-        fs::write(&path, "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\n")?;
+        fs::write(
+            &path,
+            "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\n",
+        )?;
         let file = FileId::at(&path)?;
         let watch = self.sensor.watch();
         watch.add_inode(file)?;
@@ -136,12 +155,18 @@ impl Stage {
             watch.remove_dir(FileId::at(&place.0)?);
         }
         if status.code() == Some(super::actor::CANNOT) {
-            return Ok(Outcome::Skipped("the actor lacks the rights for it".to_owned()));
+            return Ok(Outcome::Skipped(
+                "the actor lacks the rights for it".to_owned(),
+            ));
         }
         if !status.success() {
             return Ok(Outcome::Failed(format!("the actor ended with {status}")));
         }
-        let seen = Seen { tgid, file, events: &events };
+        let seen = Seen {
+            tgid,
+            file,
+            events: &events,
+        };
         Ok(match (case.check)(&seen) {
             Ok(()) => Outcome::Passed,
             Err(why) => Outcome::Failed(format!("{why}; reported: {events:?}")),
@@ -211,6 +236,10 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn path(path: &Path) -> Self {
-        Self { arg: path.display().to_string(), stdout: None, helper: None }
+        Self {
+            arg: path.display().to_string(),
+            stdout: None,
+            helper: None,
+        }
     }
 }
