@@ -74,6 +74,8 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> ExitCode {
         report.check("build", || {
             products::build_with_tests(ws, ui).map(|()| true)
         });
+    } else if args.wants(Part::Vm) {
+        report.check("build", || products::build(ws, ui).map(|()| true));
     }
     if args.wants(Part::Unit) {
         report.stage("unit, property, integration", |counts| unit(ws, ui, counts));
