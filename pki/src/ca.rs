@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType, SerialNumber,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
@@ -81,8 +81,8 @@ impl Validity {
     /// Valid from (a little before) `now_unix` (seconds since the Unix epoch) for so many days.
     #[must_use]
     pub fn days(now_unix: i64, days: i64) -> Self {
-        let now = OffsetDateTime::from_unix_timestamp(now_unix)
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let now =
+            OffsetDateTime::from_unix_timestamp(now_unix).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         Self {
             not_before: now - BACKDATE,
             not_after: now + Duration::days(days),
@@ -197,11 +197,11 @@ impl Ca {
         for name in loopback.iter().chain(names) {
             let san = match name.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
-                Err(_not_an_address) => {
-                    SanType::DnsName(name.clone().try_into().map_err(|_error: rcgen::Error| {
-                        CaError::Name { name: name.clone() }
-                    })?)
-                }
+                Err(_not_an_address) => SanType::DnsName(
+                    name.clone()
+                        .try_into()
+                        .map_err(|_error: rcgen::Error| CaError::Name { name: name.clone() })?,
+                ),
             };
             if !params.subject_alt_names.contains(&san) {
                 params.subject_alt_names.push(san);

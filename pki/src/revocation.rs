@@ -80,6 +80,10 @@ mod tests {
         assert!(!list.contains(&serial));
         assert!(list.add(serial.clone()).unwrap());
         assert!(!list.add(serial.clone()).unwrap());
-        assert!(RevocationList::load(folder.path()).unwrap().contains(&serial));
+        assert!(
+            RevocationList::load(folder.path())
+                .unwrap()
+                .contains(&serial)
+        );
     }
 }

@@ -128,10 +128,7 @@ pub fn server_config(
 ///
 /// # Errors
 /// When the material is not usable.
-pub fn client_config(
-    ca_pem: &str,
-    host: Option<Certified>,
-) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(ca_pem: &str, host: Option<Certified>) -> Result<Arc<ClientConfig>, TlsError> {
     let settings = |error: &dyn std::fmt::Display| TlsError::Settings(error.to_string());
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -17,9 +17,9 @@ use keytrail_model::process::{
 use keytrail_proto::block::{decode_fact, encode_fact};
 use keytrail_proto::convert;
 use keytrail_proto::wire;
+use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
-use proptest::collection::vec;
 
 fn text() -> impl Strategy<Value = String> {
     ".{0,12}"
@@ -63,8 +63,11 @@ fn credential() -> impl Strategy<Value = CredentialId> {
 }
 
 fn agent() -> impl Strategy<Value = AgentIdentity> {
-    let confidence =
-        prop_oneof![Just(Confidence::Low), Just(Confidence::Medium), Just(Confidence::High)];
+    let confidence = prop_oneof![
+        Just(Confidence::Low),
+        Just(Confidence::Medium),
+        Just(Confidence::High)
+    ];
     (text(), text(), of(text()), key(), text(), confidence).prop_map(
         |(product, name, version, root, method, confidence)| AgentIdentity {
             product,
@@ -100,36 +103,50 @@ fn actor() -> impl Strategy<Value = Actor> {
         Just(UnitKind::Agent),
         Just(UnitKind::Other)
     ];
-    let user = (any::<u32>(), of(text()), of(any::<u32>())).prop_map(|(uid, name, login_uid)| {
-        User {
+    let user =
+        (any::<u32>(), of(text()), of(any::<u32>())).prop_map(|(uid, name, login_uid)| User {
             uid,
             name,
             login_uid,
-        }
-    });
-    (key(), kind, of(agent()), of(mcp_server()), of(user), vec(process(), 0..4)).prop_map(
-        |(unit, unit_kind, agent, mcp_server, user, lineage)| Actor {
-            unit,
-            unit_kind,
-            agent,
-            mcp_server,
-            user,
-            lineage,
-        },
+        });
+    (
+        key(),
+        kind,
+        of(agent()),
+        of(mcp_server()),
+        of(user),
+        vec(process(), 0..4),
     )
+        .prop_map(
+            |(unit, unit_kind, agent, mcp_server, user, lineage)| Actor {
+                unit,
+                unit_kind,
+                agent,
+                mcp_server,
+                user,
+                lineage,
+            },
+        )
 }
 
 fn exposure() -> impl Strategy<Value = Fact> {
     let source = prop_oneof![
-        (text(), any::<u64>(), any::<u64>(), of(text()), any::<bool>()).prop_map(
-            |(path, dev, ino, entry, version_known)| ExposureSource::File {
-                path,
-                dev,
-                ino,
-                entry,
-                version_known
-            }
-        ),
+        (
+            text(),
+            any::<u64>(),
+            any::<u64>(),
+            of(text()),
+            any::<bool>()
+        )
+            .prop_map(
+                |(path, dev, ino, entry, version_known)| ExposureSource::File {
+                    path,
+                    dev,
+                    ino,
+                    entry,
+                    version_known
+                }
+            ),
         text().prop_map(|variable| ExposureSource::Environment { variable }),
     ];
     (credential(), source, key(), actor(), any::<bool>()).prop_map(
@@ -149,8 +166,16 @@ fn connection() -> impl Strategy<Value = Fact> {
     let transport = prop_oneof![Just(Transport::Tcp), Just(Transport::Udp)];
     let source = prop_oneof![Just(NameSource::TlsServerName), Just(NameSource::Dns)];
     prop_oneof![
-        (any::<u64>(), key(), key(), text(), transport, address(), address()).prop_map(
-            |(id, process, unit, exe, transport, local, remote)| {
+        (
+            any::<u64>(),
+            key(),
+            key(),
+            text(),
+            transport,
+            address(),
+            address()
+        )
+            .prop_map(|(id, process, unit, exe, transport, local, remote)| {
                 Fact::ConnectionOpened(ConnectionOpened {
                     id: ConnectionId(id),
                     process,
@@ -160,8 +185,7 @@ fn connection() -> impl Strategy<Value = Fact> {
                     local,
                     remote,
                 })
-            }
-        ),
+            }),
         (any::<u64>(), text(), source, vec(text(), 0..3)).prop_map(|(id, name, source, alpn)| {
             Fact::ConnectionNamed(ConnectionNamed {
                 id: ConnectionId(id),
@@ -193,11 +217,8 @@ fn coverage() -> impl Strategy<Value = Fact> {
             blinds_verdicts
         }),
     ];
-    let row = (area, text(), state).prop_map(|(area, what, state)| CoverageRow {
-        area,
-        what,
-        state,
-    });
+    let row =
+        (area, text(), state).prop_map(|(area, what, state)| CoverageRow { area, what, state });
     (text(), text(), of(text()), text(), vec(row, 0..4)).prop_map(
         |(kernel, plan, scope, agent_version, rows)| {
             Fact::Coverage(Coverage {
@@ -278,9 +299,11 @@ fn exposed(credential: &str) -> wire::Exposure {
     };
     wire::Exposure {
         credential: credential.to_owned(),
-        source: Some(wire::exposure::Source::Environment(wire::EnvironmentSource {
-            variable: "X".to_owned(),
-        })),
+        source: Some(wire::exposure::Source::Environment(
+            wire::EnvironmentSource {
+                variable: "X".to_owned(),
+            },
+        )),
         process: Some(key),
         actor: Some(wire::Actor {
             unit: Some(key),
@@ -323,7 +346,10 @@ fn what_is_refused_is_named() {
             with(|e| e.actor.as_mut().unwrap().unit_kind = 0),
             "exposure.actor.unit_kind",
         ),
-        (with(|e| e.credential = "secret".to_owned()), "exposure.credential"),
+        (
+            with(|e| e.credential = "secret".to_owned()),
+            "exposure.credential",
+        ),
         (Some(WireFact::Exposure(long)), "exposure.actor.lineage"),
     ] {
         let event = wire::Event {

@@ -46,6 +46,7 @@
 mod db;
 mod frame;
 mod queue;
+mod rows;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;

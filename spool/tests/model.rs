@@ -143,8 +143,12 @@ fn check(spool: &mut Spool, model: &mut Model) -> Result<(), TestCaseError> {
                     let entry = entries.get_mut(&seq);
                     prop_assert!(entry.is_some(), "SP-4: {} was never there", seq);
                     let refused = entry.as_deref().is_some_and(Option::is_none);
-                    prop_assert_eq!(refused && lost.cause != LossCause::Overflow,
-                        lost.cause == LossCause::Refused, "{}", seq);
+                    prop_assert_eq!(
+                        refused && lost.cause != LossCause::Overflow,
+                        lost.cause == LossCause::Refused,
+                        "{}",
+                        seq
+                    );
                 }
             }
         }
@@ -257,8 +261,11 @@ fn a_damaged_block_is_reported_and_stops_nothing() {
 fn a_damaged_file_is_put_aside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.db");
-    std::fs::write(&path, b"this is no database, and long enough to be looked at: ".repeat(40))
-        .unwrap();
+    std::fs::write(
+        &path,
+        b"this is no database, and long enough to be looked at: ".repeat(40),
+    )
+    .unwrap();
     let (mut spool, opened) = Spool::open(&path, [1; 16], Limits::default()).unwrap();
     let aside = opened.quarantined.unwrap();
     assert!(aside.exists());

@@ -4,9 +4,7 @@ use keytrail_model::process::{
     Actor, AgentIdentity, Confidence, McpServer, Package, ProcessSummary, UnitKind, User,
 };
 
-use super::{
-    MAX_LINEAGE, WireError, choice, list, optional, optional_text, required, text, texts,
-};
+use super::{MAX_LINEAGE, WireError, choice, list, optional, optional_text, required, text, texts};
 use crate::wire;
 
 impl From<ProcessSummary> for wire::ProcessSummary {

@@ -64,7 +64,11 @@ pub enum ConnectError {
 /// What it means here and what to do.
 fn advice(fault: TlsFault) -> &'static str {
     match fault {
-        TlsFault::Expired => "a certificate has expired: enrol this sensor again, check the clock",
+        // A peer's alert says "expired" for a certificate whose time has not come as well.
+        TlsFault::Expired => {
+            "a certificate has expired or is not valid yet: check the clocks on both sides, enrol \
+             this sensor again"
+        }
         TlsFault::NotYetValid => "a certificate is not valid yet: check the clocks on both sides",
         TlsFault::UnknownIssuer => {
             "a certificate is of another CA: is ca.crt the one of this correlator? enrol again"

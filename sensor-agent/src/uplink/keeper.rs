@@ -186,15 +186,18 @@ impl Worker {
                 (taken.watermark, taken.stopping)
             } else {
                 std::thread::sleep(RETRY);
-                (None, false)
+                (None, self.outbox.is_stopping())
             };
             let durable = self.append();
             if durable {
-                self.outbox.done();
                 self.mark = self.mark.max(watermark);
             }
             self.serve();
+            // Before anyone is told that the outbox is empty: who waits looks at the tail next.
             self.publish();
+            if durable {
+                self.outbox.done();
+            }
             if stopping {
                 if !durable {
                     error!(facts = self.waiting.len(), "stopping with facts that the disk refused");

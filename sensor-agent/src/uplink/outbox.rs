@@ -172,6 +172,10 @@ impl Outbox {
         self.inner.work.notify_one();
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
     /// Blocks until a group is complete, the keeper is nudged or it is to stop.
     pub(super) fn take(&self) -> Taken {
         let mut pending = self.lock();
