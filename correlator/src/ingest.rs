@@ -57,7 +57,7 @@ use sink::IngestSink;
 
 /// The correlator's own certificate lives so long; it is made anew every [`RENEW_SERVER`].
 const SERVER_DAYS: i64 = 30;
-const RENEW_SERVER: Duration = Duration::from_secs(24 * 3600);
+const RENEW_SERVER: Duration = Duration::from_hours(24);
 /// HTTP/2 windows: enough for several batches in flight.
 const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;

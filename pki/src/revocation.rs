@@ -57,11 +57,8 @@ impl RevocationList {
         if serials.contains(&serial) {
             return Ok(false);
         }
-        let text: String = serials
-            .iter()
-            .chain([&serial])
-            .map(|serial| format!("{serial}\n"))
-            .collect();
+        let lines = serials.iter().chain([&serial]).map(Serial::to_string);
+        let text = lines.collect::<Vec<_>>().join("\n") + "\n";
         files::write(&self.path, text.as_bytes(), 0o600)?;
         serials.insert(serial);
         Ok(true)

@@ -163,15 +163,16 @@ impl TokenStore {
     }
 
     fn save(&self, entries: &[Entry]) -> Result<(), FileError> {
-        let text: String = entries
-            .iter()
-            .map(|entry| {
-                let uses = entry
-                    .uses_left
-                    .map_or_else(|| "-".to_owned(), |uses| uses.to_string());
-                format!("{} {} {uses}\n", hex(&entry.hash), entry.ends_unix)
-            })
-            .collect();
+        let lines = entries.iter().map(|entry| {
+            let uses = entry
+                .uses_left
+                .map_or_else(|| "-".to_owned(), |uses| uses.to_string());
+            format!("{} {} {uses}", hex(&entry.hash), entry.ends_unix)
+        });
+        let mut text = lines.collect::<Vec<_>>().join("\n");
+        if !text.is_empty() {
+            text.push('\n');
+        }
         files::write(&self.path, text.as_bytes(), 0o600)
     }
 }

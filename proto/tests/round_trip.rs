@@ -1,6 +1,17 @@
 //! Model -> wire -> bytes -> wire -> model is the identity, for every kind of fact; hostile wire
 //! values are refused by field, never by panic.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::type_complexity,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "helpers of tests"
+)]
+
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use jiff::Timestamp;

@@ -7,6 +7,7 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::cast_precision_loss,
     reason = "a measuring tool for developers"
 )]
 
@@ -101,7 +102,7 @@ async fn main() {
         ..IngestConfig::default()
     };
     let ingest = Ingest::start(config, Arc::new(Disk(Mutex::new(disk)))).await.unwrap();
-    let token = ingest.issue_token(Duration::from_secs(60), None).unwrap();
+    let token = ingest.issue_token(Duration::from_mins(1), None).unwrap();
     let address = ingest.address().to_string();
     ensure(&Enrolment {
         state_dir: &path("state"),
@@ -133,7 +134,7 @@ async fn main() {
         number = end;
     }
     let pushed = start.elapsed();
-    assert!(uplink.drain(Duration::from_secs(600)).await);
+    assert!(uplink.drain(Duration::from_mins(10)).await);
     let acked = start.elapsed();
 
     // How long one fact takes when there is nothing else to do.

@@ -226,10 +226,10 @@ impl Sender {
     /// One connection: streams for one boot after the other until something breaks.
     async fn connect_and_stream(&self, backoff: &mut Backoff) -> Result<(), StreamEnd> {
         let config = &self.config;
-        let identity = Identity::load(&config.state_dir).map_err(StreamEnd::enrol)?;
+        let identity = Identity::load(&config.state_dir).map_err(|error| StreamEnd::enrol(&error))?;
         let connected = connect::connect(&config.address, &config.ca_pem, Some(&identity))
             .await
-            .map_err(StreamEnd::connect)?;
+            .map_err(|error| StreamEnd::connect(&error))?;
         if identity.should_renew(Timestamp::now().as_second()) {
             match enrol::renew(&config.state_dir, &connected, &identity).await {
                 // The new certificate is for the next connection.

@@ -1,6 +1,15 @@
 //! The correlator's side of the contract, probed by a bare client: what `ingest.proto` says a
 //! correlator MUST do.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,6 +1,15 @@
 //! Both ends of the wire in one process, over real TLS on loopback: enrolment, streaming,
 //! acknowledgement, restarts, refusals.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -175,7 +184,7 @@ async fn facts_arrive_once_in_order_and_free_the_spool() {
     let (pki, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = Arc::new(Store::default());
     let ingest = ingest(pki.path(), any_port(), &store).await;
-    let token = ingest.issue_token(Duration::from_secs(60), Some(1)).unwrap();
+    let token = ingest.issue_token(Duration::from_mins(1), Some(1)).unwrap();
     let identity = enrol(state.path(), &ingest, Some(&token)).await.unwrap();
     assert!(identity.host().starts_with("test-machine-"));
     // Enrolled once, no token is needed; the token itself is used up.
@@ -223,7 +232,7 @@ async fn nothing_is_lost_or_doubled_when_either_end_restarts() {
     let store = Arc::new(Store::default());
     let mut ingest = ingest(pki.path(), any_port(), &store).await;
     let address = ingest.address();
-    let token = ingest.issue_token(Duration::from_secs(60), None).unwrap();
+    let token = ingest.issue_token(Duration::from_mins(1), None).unwrap();
     let identity = enrol(state.path(), &ingest, Some(&token)).await.unwrap();
     let ca = ingest.ca_pem().to_owned();
     let start = |boot| Uplink::start(config(state.path(), address, &ca, boot)).unwrap();
@@ -289,7 +298,7 @@ async fn hosts_are_kept_apart_and_revocation_ends_a_stream() {
     let pki = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::default());
     let ingest = ingest(pki.path(), any_port(), &store).await;
-    let token = ingest.issue_token(Duration::from_secs(60), None).unwrap();
+    let token = ingest.issue_token(Duration::from_mins(1), None).unwrap();
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut sensors = Vec::new();
     for (folder, ids) in [(&first, 0..10), (&second, 100..110)] {

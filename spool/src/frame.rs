@@ -70,14 +70,20 @@ fn seal(records: &[Record], raw: &[u8]) -> Result<Built, BlockError> {
     })
 }
 
+/// The lowest seven bits.
+fn low_bits(length: usize) -> u8 {
+    let [low, ..] = length.to_le_bytes();
+    low & 0x7f
+}
+
 fn push(block: &mut Vec<u8>, record: &[u8]) {
     block.push(TAG);
     let mut length = record.len();
     while length >= 0x80 {
-        block.push((length & 0x7f) as u8 | 0x80);
+        block.push(low_bits(length) | 0x80);
         length >>= 7;
     }
-    block.push((length & 0x7f) as u8);
+    block.push(low_bits(length));
     block.extend_from_slice(record);
 }
 
@@ -132,7 +138,10 @@ mod tests {
             let input: Vec<Record> = sizes
                 .iter()
                 .enumerate()
-                .map(|(index, size)| Record { bytes: vec![index as u8; *size], stamp: index as i64 })
+                .map(|(index, size)| Record {
+                    bytes: vec![u8::try_from(index).unwrap(); *size],
+                    stamp: i64::try_from(index).unwrap(),
+                })
                 .collect();
             let mut output = Vec::new();
             for block in build(&input).unwrap() {

@@ -1,5 +1,16 @@
 //! kill -9 while appending: what was returned as durable is there afterwards (SP-1).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::type_complexity,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "helpers of tests"
+)]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -39,7 +50,7 @@ fn appending_child() {
         let range = spool.append(&records, None).unwrap();
         writeln!(out, "durable {}", range.end - 1).unwrap();
         out.flush().unwrap();
-        if range.end % 5 == 0 {
+        if range.end.is_multiple_of(5) {
             let epoch = spool.oldest().unwrap();
             spool.ack(epoch.no, epoch.next_seq / 2).unwrap();
         }

@@ -1,5 +1,16 @@
 //! The spool against a model of it: any sequence of operations, with reopening in between.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::type_complexity,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "helpers of tests"
+)]
+
 use std::collections::{BTreeMap, VecDeque};
 
 use keytrail_spool::{Item, Limits, LossCause, Record, Spool, records};

@@ -21,7 +21,7 @@ use super::counters::add;
 
 /// Refused attempts within [`WINDOW`] before further ones are not looked at.
 const MAX_REFUSED: usize = 30;
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 const MAX_CSR: usize = 16 * 1024;
 const MAX_HOSTNAME: usize = 255;
 

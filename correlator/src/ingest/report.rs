@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 /// How many (peer, kind) pairs are remembered; beyond that the oldest are forgotten.
 const MAX_REMEMBERED: usize = 1024;
 

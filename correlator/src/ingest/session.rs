@@ -193,8 +193,8 @@ impl Session {
             block_zstd,
         } = batch;
         let count = u64::from(*count);
-        let last = last_of(*first_seq, count, "batch")?;
-        if last < self.next {
+        let end = last_of(*first_seq, count, "batch")?;
+        if end < self.next {
             return Ok(Step::Duplicate { count });
         }
         let size = usize::try_from(*block_bytes).unwrap_or(usize::MAX);
@@ -206,18 +206,18 @@ impl Session {
         }
         let raw = zstd::bulk::decompress(block_zstd, size)
             .map_err(|error| Rejection::protocol("batch.block_zstd", error.to_string()))?;
-        let wires = block::events(&raw)
+        let found = block::events(&raw)
             .map_err(|error| Rejection::protocol("batch.block_zstd", error.to_string()))?;
-        if wires.len() as u64 != count || raw.len() != size {
+        if found.len() as u64 != count || raw.len() != size {
             return Err(Rejection::protocol(
                 "batch.count",
-                format!("{count} said, {} in the block", wires.len()),
+                format!("{count} said, {} in the block", found.len()),
             ));
         }
         let duplicates = self.next.saturating_sub(*first_seq);
         let lost = first_seq.saturating_sub(self.next);
-        let mut events = Vec::with_capacity(wires.len() + 1);
-        for (seq, event) in (*first_seq..=last).zip(wires) {
+        let mut events = Vec::with_capacity(found.len() + 1);
+        for (seq, event) in (*first_seq..=end).zip(found) {
             if seq < self.next {
                 continue;
             }
@@ -231,10 +231,10 @@ impl Session {
         if let Some(event) = events.last() {
             self.latest = self.latest.max(event.time);
         }
-        self.next = last + 1;
+        self.next = end + 1;
         Ok(Step::Facts {
             events,
-            last_seq: last,
+            last_seq: end,
             duplicates,
             lost,
         })

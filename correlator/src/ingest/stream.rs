@@ -156,11 +156,11 @@ impl<S: IngestSink> Stream<S> {
             return End::Done;
         }
         let (work, queue) = mpsc::channel(QUEUE);
-        let reader = self.read(inbound, &mut session, work, &place.closer);
-        let committer = self.commit(queue, host, greeting.boot, last_seq);
-        let (read, committed) = tokio::join!(reader, committer);
-        match committed {
-            Ok(()) => read,
+        let reading = self.read(inbound, &mut session, work, &place.closer);
+        let keeping = self.commit(queue, host, greeting.boot, last_seq);
+        let (end, kept) = tokio::join!(reading, keeping);
+        match kept {
+            Ok(()) => end,
             Err(error) => End::Sink(error),
         }
     }

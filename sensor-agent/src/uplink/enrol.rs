@@ -168,8 +168,7 @@ pub async fn ensure(enrolment: &Enrolment<'_>) -> Result<Identity, EnrolError> {
             None => return Ok(identity),
             Some(why) => why,
         },
-        Err(EnrolError::NoToken(why)) => why,
-        Err(EnrolError::Content { why, .. }) => why,
+        Err(EnrolError::NoToken(why) | EnrolError::Content { why, .. }) => why,
         Err(error) => return Err(error),
     };
     let Some(token) = enrolment.token else {

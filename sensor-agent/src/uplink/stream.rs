@@ -43,14 +43,14 @@ impl StreamEnd {
         }
     }
 
-    pub(super) fn enrol(error: EnrolError) -> Self {
+    pub(super) fn enrol(error: &EnrolError) -> Self {
         Self {
             fatal: true,
             ..Self::new(error.to_string())
         }
     }
 
-    pub(super) fn connect(error: ConnectError) -> Self {
+    pub(super) fn connect(error: &ConnectError) -> Self {
         let fatal = matches!(
             error,
             ConnectError::Tls { .. } | ConnectError::Address(_) | ConnectError::Settings(_)
@@ -63,7 +63,7 @@ impl StreamEnd {
 
     fn status(status: &Status, connection: &Connection) -> Self {
         if let Some(fault) = connection.late_fault() {
-            return Self::connect(fault);
+            return Self::connect(&fault);
         }
         let fatal = matches!(
             status.code(),
@@ -270,39 +270,39 @@ impl Stream<'_> {
 
     fn enqueue(&mut self, items: Vec<Item>) {
         for item in items {
-            let last = *item.seqs().end();
+            let end = *item.seqs().end();
             match item {
-                Item::Block(block) => {
-                    if let Some(time) = block.mark.and_then(|us| Timestamp::from_microsecond(us).ok())
+                Item::Block(stored) => {
+                    if let Some(time) = stored.mark.and_then(|us| Timestamp::from_microsecond(us).ok())
                         && self.said.is_none_or(|said| said < time)
-                        && block.first_seq >= self.next
+                        && stored.first_seq >= self.next
                     {
                         self.said = Some(time);
                         self.queue.push_back(Out::Watermark(wire::Watermark {
                             time: Some(time.into()),
-                            after_seq: block.first_seq - 1,
+                            after_seq: stored.first_seq - 1,
                         }));
                     }
                     self.queue.push_back(Out::Batch(wire::Batch {
-                        first_seq: block.first_seq,
-                        count: block.count,
-                        block_bytes: block.raw_bytes,
-                        block_zstd: block.zstd.into(),
+                        first_seq: stored.first_seq,
+                        count: stored.count,
+                        block_bytes: stored.raw_bytes,
+                        block_zstd: stored.zstd.into(),
                     }));
                 }
                 Item::Lost(lost) => {
                     let time = |us| Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH);
                     self.queue.push_back(Out::Lost(wire::Lost {
                         first_seq: lost.first_seq,
-                        last_seq: last,
+                        last_seq: end,
                         from: Some(time(lost.min_stamp).into()),
                         to: Some(time(lost.max_stamp).into()),
                         reason: lost.cause.as_str().to_owned(),
                     }));
                 }
             }
-            self.unacked.push_back(last);
-            self.next = last + 1;
+            self.unacked.push_back(end);
+            self.next = end + 1;
         }
     }
 
