@@ -177,6 +177,9 @@ pub fn router(state: ApiState) -> Router {
         Problem::of(ErrorCode::MethodNotAllowed, "the API only reads: use GET")
     })
     .layer(middleware::from_fn_with_state(state.clone(), guard::bound))
-    .layer(middleware::from_fn_with_state(state.clone(), guard::check_host))
+    .layer(middleware::from_fn_with_state(
+        state.clone(),
+        guard::check_host,
+    ))
     .with_state(state)
 }

@@ -162,7 +162,10 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let config = load("data_dir = \"here\"\nlog_days = 90\n[join]\ndeclared_egress = [\"192.0.2.0/24\"]").unwrap();
+        let config = load(
+            "data_dir = \"here\"\nlog_days = 90\n[join]\ndeclared_egress = [\"192.0.2.0/24\"]",
+        )
+        .unwrap();
         assert_eq!(config.data_dir, Path::new("elsewhere"));
         assert_eq!(config.log_days, 90);
         assert_eq!(config.join.declared_egress.len(), 1);

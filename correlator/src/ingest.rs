@@ -278,10 +278,11 @@ impl Ingest {
                     .max_decoding_message_size(64 * 1024),
             );
         let stop = shared.stop.clone();
-        let server = tokio::spawn(router.serve_with_incoming_shutdown(
-            ReceiverStream::new(incoming),
-            async move { stop.cancelled().await },
-        ));
+        let server = tokio::spawn(
+            router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move {
+                stop.cancelled().await
+            }),
+        );
         info!(%address, "listening for sensors");
         Ok(Self {
             shared,
@@ -306,11 +307,7 @@ impl Ingest {
     ///
     /// # Errors
     /// When it cannot be stored.
-    pub fn issue_token(
-        &self,
-        lasts: Duration,
-        uses: Option<u32>,
-    ) -> Result<JoinToken, TokenError> {
+    pub fn issue_token(&self, lasts: Duration, uses: Option<u32>) -> Result<JoinToken, TokenError> {
         let now = Timestamp::now().as_second();
         let lasts = i64::try_from(lasts.as_secs()).unwrap_or(i64::MAX);
         self.shared
@@ -364,7 +361,10 @@ async fn renew_server(shared: Arc<Shared>) {
         }
         match server_config(&shared.ca, &shared.names) {
             Ok(config) => {
-                *shared.server.write().unwrap_or_else(PoisonError::into_inner) = config;
+                *shared
+                    .server
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner) = config;
             }
             Err(error) => warn!("cannot renew the correlator's certificate: {error}"),
         }

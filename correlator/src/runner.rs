@@ -205,7 +205,10 @@ impl Runner {
         let Ok(before) = now.checked_sub(keep) else {
             return;
         };
-        match self.store.prune(before, |path| !std::path::Path::new(path).exists()) {
+        match self
+            .store
+            .prune(before, |path| !std::path::Path::new(path).exists())
+        {
             Ok(pruned) => {
                 self.counters.log_blocks_pruned.add(pruned.blocks as u64);
                 if pruned != crate::store::Pruned::default() {

@@ -93,7 +93,11 @@ impl Server {
         let status = StatusCell::default();
         let state = ApiState::new(
             handle.clone(),
-            config.cloudtrail_dir.iter().map(|_| status.clone()).collect(),
+            config
+                .cloudtrail_dir
+                .iter()
+                .map(|_| status.clone())
+                .collect(),
             ingest_counters(Arc::clone(&shared_ingest)),
             token,
             api_hosts(&config),
@@ -155,7 +159,9 @@ impl Server {
         if let Some(ingest) = ingest
             && tokio::time::timeout(DRAIN, ingest.stop()).await.is_err()
         {
-            tracing::warn!("some sensor streams did not end in time; sensors send again what was not acknowledged");
+            tracing::warn!(
+                "some sensor streams did not end in time; sensors send again what was not acknowledged"
+            );
         }
         let mut tasks = std::mem::take(&mut self.tasks);
         for task in &mut tasks {
@@ -163,7 +169,10 @@ impl Server {
                 task.abort();
             }
         }
-        if tokio::time::timeout(DRAIN, &mut self.api_task).await.is_err() {
+        if tokio::time::timeout(DRAIN, &mut self.api_task)
+            .await
+            .is_err()
+        {
             self.api_task.abort();
         }
     }
@@ -283,7 +292,9 @@ async fn serve_api(
     stop: CancellationToken,
 ) -> Result<(SocketAddr, JoinHandle<()>), ServeError> {
     let wrong = |source| ServeError::Listen { address, source };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(wrong)?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(wrong)?;
     let bound = listener.local_addr().map_err(wrong)?;
     let router = api::router(state);
     let task = tokio::spawn(async move {

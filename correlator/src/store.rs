@@ -83,7 +83,9 @@ pub enum StoreError {
         detail: String,
     },
     /// A stored value cannot be read back.
-    #[error("{what} in the store cannot be read ({detail}): the database was altered or is damaged")]
+    #[error(
+        "{what} in the store cannot be read ({detail}): the database was altered or is damaged"
+    )]
     Value {
         /// Which value.
         what: String,

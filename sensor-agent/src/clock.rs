@@ -26,7 +26,9 @@ impl BootClock {
             since_boot.tv_sec(),
             i32::try_from(since_boot.tv_nsec()).unwrap_or_default(),
         );
-        Ok(Self { boot: now.checked_sub(since_boot).unwrap_or(now) })
+        Ok(Self {
+            boot: now.checked_sub(since_boot).unwrap_or(now),
+        })
     }
 
     /// Wall time of a kernel time.

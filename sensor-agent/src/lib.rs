@@ -1,17 +1,24 @@
 //! The endpoint agent: from kernel events to facts, and out.
 //!
-//! Flow: `kernel` (load, prove, decode) -> `pipeline` -> `tree`, `agents`, `credentials` (who, what)
-//! -> facts -> `uplink` (outbox on disk, stream).
+//! Flow: `kernel` (load, prove, decode) -> `pipeline` -> `identity` (who) and `credentials` (what)
+//! -> facts -> `uplink` (outbox on disk, stream). `run` is the life cycle.
 
 pub mod agents;
+pub mod check;
 pub mod clock;
+pub mod config;
 pub mod credentials;
 pub mod files;
+pub mod health;
 pub mod hello;
 pub mod identity;
 pub mod kernel;
 pub mod paths;
 pub mod people;
+pub mod pipeline;
 pub mod redact;
+pub mod run;
+pub mod seed;
 pub mod tree;
 pub mod uplink;
+pub mod watchlist;

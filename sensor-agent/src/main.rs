@@ -1,16 +1,23 @@
-//! The agent's command line. Parse, dispatch, exit: everything else is in the library.
+//! `sensor-agent`: the command line.
 
+#![expect(clippy::print_stdout, reason = "what a command prints is its result")]
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use sensor_agent::config::Config;
 use sensor_agent::kernel::{bench, selftest};
+use sensor_agent::run;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
 
+/// Keytrail's endpoint sensor: sees agents and MCP servers read credentials and connect out.
 #[derive(Parser)]
-#[command(
-    name = "sensor-agent",
-    version,
-    about = "The endpoint agent of Keytrail"
-)]
+#[command(version, about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -18,6 +25,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Watch this machine and stream facts to the correlator
+    Run(RunArgs),
+    /// Print what this kernel lets the sensor see, and end
+    Check(CheckArgs),
     /// Run the live kernel cases (used by the tests and in guests)
     #[command(hide = true)]
     Selftest {
@@ -34,9 +45,147 @@ enum Command {
     },
 }
 
+/// Settings given here win over the file and the environment (`KEYTRAIL_AGENT_*`).
+#[derive(Args, Serialize)]
+struct RunArgs {
+    /// Settings file (TOML)
+    #[arg(long)]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Where the correlator takes facts in: <https://host:port>
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlator: Option<String>,
+    /// The CA that the correlator's certificate must come from (PEM)
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<PathBuf>,
+    /// File with the join token, for the first enrolment
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    join_token_file: Option<PathBuf>,
+    /// Where the certificate and the outbox are kept
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    kernel: KernelArgs,
+}
+
+#[derive(Args, Serialize)]
+struct KernelArgs {
+    /// Watch one cgroup v2 subtree only: cgroup:PATH
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    /// a (LSM hooks) or b (tracepoints) instead of the best that works
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<String>,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    kernel: KernelArgs,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Selftest { args } => selftest::run(&["selftest"], &args),
-        Command::BenchWorkload { args } => bench::run(&["selftest"], &args),
+    let result = match Cli::parse().command {
+        // These print for machines and guests and know nothing of logs.
+        Command::Selftest { args } => return selftest::run(&["selftest"], &args),
+        Command::BenchWorkload { args } => return bench::run(&["selftest"], &args),
+        Command::Run(args) => {
+            log_to_stderr();
+            start(&args)
+        }
+        Command::Check(args) => {
+            log_to_stderr();
+            check(&args)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("KEYTRAIL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn start(args: &RunArgs) -> anyhow::Result<()> {
+    no_core_dumps();
+    let config = Config::read(args.config.as_ref(), args)?;
+    // One thread takes events in order; the stream and its TLS may use the other.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            stop.send_replace(true);
+            // Keeps the channel open until the runtime ends.
+            std::future::pending::<()>().await;
+        });
+        run::run(&config, stopped, |coverage| {
+            let ready = serde_json::json!({
+                "ready": true,
+                "plan": coverage.plan,
+                "kernel": coverage.kernel,
+                "scope": coverage.scope,
+                "coverage": coverage.rows,
+            });
+            println!("{ready}");
+        })
+        .await?;
+        Ok(())
+    })
+}
+
+/// Memory of this process may hold environments: it must not land in a core file.
+fn no_core_dumps() {
+    use nix::sys::{prctl, resource};
+    let limited = resource::setrlimit(resource::Resource::RLIMIT_CORE, 0, 0);
+    let hidden = prctl::set_dumpable(false);
+    if let Err(error) = limited.and(hidden) {
+        tracing::warn!(%error, "core dumps of the sensor cannot be switched off");
+    }
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<()> {
+    let none: Option<PathBuf> = None;
+    let config = Config::read(none.as_ref(), &args.kernel)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let coverage = runtime.block_on(async {
+        let sensor = sensor_agent::kernel::Sensor::load(&run::sensor_config(&config)?)?;
+        anyhow::Ok(sensor.coverage().clone())
+    })?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&coverage)?);
+    } else {
+        print!("{}", sensor_agent::check::table(&coverage));
+    }
+    Ok(())
 }

@@ -202,7 +202,10 @@ impl Sender {
                 Err(failure) => failure,
             };
             if let Some(seq) = failure.refused {
-                warn!(seq, "the correlator refuses this fact; put aside: {}", failure.text);
+                warn!(
+                    seq,
+                    "the correlator refuses this fact; put aside: {}", failure.text
+                );
             }
             let pause = backoff.failed(failure.fatal);
             // The same trouble again is no news.

@@ -90,7 +90,10 @@ impl Lab {
                 host: "probe".to_owned(),
             };
             let validity = Validity::days(Timestamp::now().as_second(), 1);
-            let chain = self.ca.certify_host(request.csr_pem(), &host, validity).unwrap();
+            let chain = self
+                .ca
+                .certify_host(request.csr_pem(), &host, validity)
+                .unwrap();
             tls::certified(&chain, request.key_pem()).unwrap()
         });
         let config = tls::client_config(self.ingest.ca_pem(), certified).unwrap();

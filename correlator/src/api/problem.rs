@@ -131,7 +131,10 @@ pub(super) async fn read<T: Send + 'static>(
         Ok(result) => Ok(result?),
         Err(error) => {
             tracing::error!(%error, "a read panicked");
-            Err(Problem::of(ErrorCode::Internal, "the read failed; see the correlator's log"))
+            Err(Problem::of(
+                ErrorCode::Internal,
+                "the read failed; see the correlator's log",
+            ))
         }
     }
 }

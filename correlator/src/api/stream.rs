@@ -138,8 +138,10 @@ impl Feed {
         let sent = self.sent;
         let page = read(move || reader.alerts_after(sent, PAGE)).await.ok()?;
         self.catching_up = page.len() == PAGE;
-        self.ready
-            .extend(page.into_iter().map(|stored| (stored.revision, stored.alert)));
+        self.ready.extend(
+            page.into_iter()
+                .map(|stored| (stored.revision, stored.alert)),
+        );
         Some(())
     }
 }

@@ -196,6 +196,10 @@ fn file(key: &str, round: u32, used: Timestamp) -> Result<Vec<u8>> {
         "userIdentity": {"type": "IAMUser", "accessKeyId": key},
     });
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(serde_json::json!({"Records": [record]}).to_string().as_bytes())?;
+    gzip.write_all(
+        serde_json::json!({"Records": [record]})
+            .to_string()
+            .as_bytes(),
+    )?;
     Ok(gzip.finish()?)
 }

@@ -54,7 +54,12 @@ pub(super) fn credentials(list: &CredentialList) -> String {
 pub(super) fn lineage(lineage: &Lineage, style: Style) -> String {
     let mut out = String::new();
     let account = lineage.account.as_deref().unwrap_or("unknown");
-    put!(out, "{}  account {}", style.head(&lineage.credential), shown(account, 64));
+    put!(
+        out,
+        "{}  account {}",
+        style.head(&lineage.credential),
+        shown(account, 64)
+    );
     if let Some(parent) = &lineage.parent {
         put!(out, "minted from {parent}");
     }
@@ -65,13 +70,21 @@ pub(super) fn lineage(lineage: &Lineage, style: Style) -> String {
     for view in &lineage.holders {
         let watermark = view.watermark.map_or_else(|| "never".to_owned(), time);
         let holder = &view.holder;
-        put!(out, "  {}  since {}, facts until {watermark}", shown(&holder.host.0, 100), time(holder.first));
+        put!(
+            out,
+            "  {}  since {}, facts until {watermark}",
+            shown(&holder.host.0, 100),
+            time(holder.first)
+        );
         for actor in &view.actors {
             put!(out, "    {}", shown(&actor.label(), 200));
         }
     }
     if lineage.holders.is_empty() {
-        put!(out, "  none: no sensor has seen it, so its uses cannot be judged");
+        put!(
+            out,
+            "  none: no sensor has seen it, so its uses cannot be judged"
+        );
     }
     let t = &lineage.totals;
     put!(
@@ -93,11 +106,15 @@ pub(super) fn lineage(lineage: &Lineage, style: Style) -> String {
             UseState::Unexplained { .. } => style.alarm("UNEXPLAINED"),
         };
         let (usage, from) = (&view.usage, caller(&view.usage.caller));
-        put!(out, "  {}  {state}  {} from {from}", time(usage.time), call(usage));
+        put!(
+            out,
+            "  {}  {state}  {} from {from}",
+            time(usage.time),
+            call(usage)
+        );
         let why: Vec<String> = match &view.state {
-            UseState::Undecided { waiting_for: lines } | UseState::Unexplained { because: lines } => {
-                lines.clone()
-            }
+            UseState::Undecided { waiting_for: lines }
+            | UseState::Unexplained { because: lines } => lines.clone(),
             UseState::Explained { by, .. } => vec![format!("by {by}")],
             UseState::Unwatched | UseState::ServiceSide { .. } => Vec::new(),
         };
@@ -154,10 +171,22 @@ fn one_sensor(out: &mut String, sensor: &SensorView, style: Style) {
         for row in &coverage.rows {
             match &row.state {
                 CoverageState::Live { hook } => {
-                    put!(out, "    {}  {} ({})", style.good("seen    "), shown(&row.what, 120), shown(hook, 80));
+                    put!(
+                        out,
+                        "    {}  {} ({})",
+                        style.good("seen    "),
+                        shown(&row.what, 120),
+                        shown(hook, 80)
+                    );
                 }
                 CoverageState::Missing { reason, .. } => {
-                    put!(out, "    {}  {}: {}", style.warn("NOT SEEN"), shown(&row.what, 120), shown(reason, 200));
+                    put!(
+                        out,
+                        "    {}  {}: {}",
+                        style.warn("NOT SEEN"),
+                        shown(&row.what, 120),
+                        shown(reason, 200)
+                    );
                 }
             }
         }
@@ -211,13 +240,23 @@ pub(super) fn status(status: &Status, style: Style) -> String {
         } else {
             style.alarm("NOT WATCHING")
         };
-        put!(out, "{} {state} {}", shown(&source.source, 40), shown(&source.folder, 300));
+        put!(
+            out,
+            "{} {state} {}",
+            shown(&source.source, 40),
+            shown(&source.folder, 300)
+        );
         if let Some(problem) = &source.problem {
             put!(out, "  {}", style.warn(shown(problem, 400)));
         }
         for file in &source.unfinished {
             let mark = if file.stuck { "STUCK" } else { "waits" };
-            put!(out, "  {mark} {}: {}", shown(&file.path, 300), shown(&file.reason, 300));
+            put!(
+                out,
+                "  {mark} {}: {}",
+                shown(&file.path, 300),
+                shown(&file.reason, 300)
+            );
         }
     }
     put!(out, "\n{}", style.head("Since start"));

@@ -119,7 +119,10 @@ fn who(out: &mut String, alert: &Alert) {
 
 fn actor(out: &mut String, actor: &Actor) {
     if let Some(agent) = &actor.agent {
-        let version = agent.version.as_ref().map_or_else(String::new, |v| format!(" {}", text(v)));
+        let version = agent
+            .version
+            .as_ref()
+            .map_or_else(String::new, |v| format!(" {}", text(v)));
         row(
             out,
             "Agent",
@@ -136,18 +139,24 @@ fn actor(out: &mut String, actor: &Actor) {
             || "in no configuration".to_owned(),
             |name| format!("\"{}\"", text(name)),
         );
-        let config = server
-            .config
-            .as_ref()
-            .map_or_else(String::new, |path| format!(", configured in {}", text(path)));
+        let config = server.config.as_ref().map_or_else(String::new, |path| {
+            format!(", configured in {}", text(path))
+        });
         row(out, "MCP server", format!("{name}{config}"));
         if let Some(package) = &server.package {
-            let line = format!("{} ({})", text(&package.to_string()), text(&package.ecosystem));
+            let line = format!(
+                "{} ({})",
+                text(&package.to_string()),
+                text(&package.ecosystem)
+            );
             row(out, "Package", line);
         }
     }
     if let Some(user) = &actor.user {
-        let name = user.name.as_ref().map_or_else(|| "?".to_owned(), |n| text(n));
+        let name = user
+            .name
+            .as_ref()
+            .map_or_else(|| "?".to_owned(), |n| text(n));
         let login = match user.login_uid {
             Some(login) if login != user.uid => format!(", logged in as uid {login}"),
             _ => String::new(),
@@ -189,7 +198,9 @@ fn timeline(out: &mut String, alert: &Alert, style: Style) {
             put!(out, "  {:23}  {:12} {line}", "", "");
         }
     }
-    let more = alert.unexplained_total.saturating_sub(alert.unexplained.len() as u64);
+    let more = alert
+        .unexplained_total
+        .saturating_sub(alert.unexplained.len() as u64);
     if more > 0 {
         put!(out, "  and {more} more unexplained uses");
     }
@@ -211,7 +222,9 @@ fn exposure(exposure: &ExposureEvidence) -> Moment {
             version_known,
             ..
         } => {
-            let entry = entry.as_ref().map_or_else(String::new, |e| format!(" {}", text(e)));
+            let entry = entry
+                .as_ref()
+                .map_or_else(String::new, |e| format!(" {}", text(e)));
             let doubt = if *version_known {
                 ""
             } else {
@@ -271,7 +284,9 @@ fn explained(alert: &Alert) -> Vec<Moment> {
             None => groups.push((key, vec![one])),
         }
     }
-    let older = alert.explained_total.saturating_sub(alert.explained.len() as u64);
+    let older = alert
+        .explained_total
+        .saturating_sub(alert.explained.len() as u64);
     let mut moments = Vec::new();
     for (by, uses) in groups {
         let Some(first) = uses.iter().map(|one| one.usage.time).min() else {
@@ -284,7 +299,10 @@ fn explained(alert: &Alert) -> Vec<Moment> {
                 calls.push(call);
             }
         }
-        let mut lines = vec![format!("{} use(s) by {by}: its connections account for them", uses.len())];
+        let mut lines = vec![format!(
+            "{} use(s) by {by}: its connections account for them",
+            uses.len()
+        )];
         lines.push(calls.join(", "));
         if moments.is_empty() && older > 0 {
             lines.push(format!("and {older} earlier ones"));
@@ -389,7 +407,11 @@ fn tree(out: &mut String, alert: &Alert, style: Style) {
     }
     put!(out, "\n{}", style.head("Process tree"));
     for (depth, process) in exposure.actor.lineage.iter().rev().enumerate() {
-        let argv: Vec<String> = process.argv.iter().map(|a| shown(a, 80).to_string()).collect();
+        let argv: Vec<String> = process
+            .argv
+            .iter()
+            .map(|a| shown(a, 80).to_string())
+            .collect();
         let line = if argv.is_empty() {
             text(&process.exe)
         } else {
@@ -402,7 +424,11 @@ fn tree(out: &mut String, alert: &Alert, style: Style) {
         };
         let indent = "   ".repeat(depth);
         let branch = if depth == 0 { "" } else { "└─ " };
-        put!(out, "  {indent}{branch}{line}  {}{mark}", style.faint(format!("pid {}", process.key.pid)));
+        put!(
+            out,
+            "  {indent}{branch}{line}  {}{mark}",
+            style.faint(format!("pid {}", process.key.pid))
+        );
     }
 }
 
@@ -427,7 +453,11 @@ fn actions(out: &mut String, alert: &Alert, style: Style) {
             put!(out, "     {}", shown(how, 400));
         }
         if let Some(risk) = &action.risk {
-            put!(out, "     {}", style.faint(format!("may break: {}", shown(risk, 400))));
+            put!(
+                out,
+                "     {}",
+                style.faint(format!("may break: {}", shown(risk, 400)))
+            );
         }
     }
 }
@@ -438,7 +468,13 @@ fn history(out: &mut String, alert: &Alert, style: Style) {
     }
     put!(out, "\n{}", style.head("How the verdict came about"));
     for change in &alert.history {
-        put!(out, "  {}  {}: {}", time(change.time), change.to, shown(&change.reason, 400));
+        put!(
+            out,
+            "  {}  {}: {}",
+            time(change.time),
+            change.to,
+            shown(&change.reason, 400)
+        );
     }
 }
 
@@ -456,7 +492,11 @@ fn records(out: &mut String, alert: &Alert, style: Style) {
     }
     if !alert.techniques.is_empty() {
         let all: Vec<String> = alert.techniques.iter().map(|t| text(t)).collect();
-        put!(out, "  {}", style.faint(format!("MITRE ATT&CK {}", all.join(", "))));
+        put!(
+            out,
+            "  {}",
+            style.faint(format!("MITRE ATT&CK {}", all.join(", ")))
+        );
     }
 }
 

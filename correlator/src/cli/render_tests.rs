@@ -25,7 +25,10 @@ fn hostile_text_cannot_reach_the_terminal() {
         process.exe = "/tmp/\x1b[31m".to_owned();
     }
     let plain = render_alert(&alert, Style::PLAIN);
-    assert!(!plain.contains(|c: char| c.is_control() && c != '\n'), "{plain}");
+    assert!(
+        !plain.contains(|c: char| c.is_control() && c != '\n'),
+        "{plain}"
+    );
     assert!(!plain.contains("\nCLOSED"), "{plain}");
     assert!(!plain.contains('\u{202e}'));
 }

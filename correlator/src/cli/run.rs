@@ -45,8 +45,7 @@ fn replay_file(file: &Path) -> Result<()> {
         replay::replay(std::io::stdin().lock(), out)?;
     } else {
         let input = File::open(file).with_context(|| file.display().to_string())?;
-        replay::replay(BufReader::new(input), out)
-            .with_context(|| file.display().to_string())?;
+        replay::replay(BufReader::new(input), out).with_context(|| file.display().to_string())?;
     }
     Ok(())
 }

@@ -85,7 +85,9 @@ pub(super) async fn accept(
                         // The server is gone when this fails.
                         Ok(Some(peer)) => drop(ready.send(Ok(peer)).await),
                         Ok(None) => {}
-                        Err(_elapsed) => failed(&shared, address, "timeout", "no TLS handshake within 10 s"),
+                        Err(_elapsed) => {
+                            failed(&shared, address, "timeout", "no TLS handshake within 10 s")
+                        }
                     }
                 });
             }

@@ -96,7 +96,15 @@ mod tests {
     }
 
     /// One exchange that begins at `sent` ms on our clock, with these delays.
-    fn exchange(gauge: &mut ClockGauge, origin: Instant, sent: u32, there: u32, held: u32, back: u32, skew: i64) {
+    fn exchange(
+        gauge: &mut ClockGauge,
+        origin: Instant,
+        sent: u32,
+        there: u32,
+        held: u32,
+        back: u32,
+        skew: i64,
+    ) {
         let number = gauge.reply(origin + MS * sent);
         let read_at = sent + there + held;
         let arrived = read_at + back;

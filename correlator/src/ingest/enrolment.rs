@@ -66,8 +66,10 @@ impl Enroller {
         csr_pem: &str,
         identity: HostIdentity,
     ) -> Result<wire::EnrolResponse, Status> {
-        let validity =
-            Validity::days(Timestamp::now().as_second(), self.shared.host_certificate_days);
+        let validity = Validity::days(
+            Timestamp::now().as_second(),
+            self.shared.host_certificate_days,
+        );
         match self.shared.ca.certify_host(csr_pem, &identity, validity) {
             Ok(certificate_chain_pem) => Ok(wire::EnrolResponse {
                 certificate_chain_pem,

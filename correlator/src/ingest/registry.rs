@@ -172,7 +172,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
         if let Some(slot) = state.hosts.get_mut(&self.host)
-            && slot.open.as_ref().is_some_and(|open| open.generation == self.generation)
+            && slot
+                .open
+                .as_ref()
+                .is_some_and(|open| open.generation == self.generation)
         {
             slot.open = None;
         }

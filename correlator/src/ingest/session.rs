@@ -139,12 +139,7 @@ pub(super) struct Session {
 
 impl Session {
     /// A session that goes on after `last_seq`.
-    pub(super) fn new(
-        host: HostId,
-        greeting: &Greeting,
-        seen_from: IpAddr,
-        last_seq: u64,
-    ) -> Self {
+    pub(super) fn new(host: HostId, greeting: &Greeting, seen_from: IpAddr, last_seq: u64) -> Self {
         Self {
             host,
             boot: greeting.boot,
@@ -249,12 +244,14 @@ impl Session {
             reason,
         } = lost;
         if first_seq == 0 || last_seq < first_seq || last_seq > MAX_SEQ {
-            return Err(Rejection::protocol("lost.last_seq", "not a range of numbers"));
+            return Err(Rejection::protocol(
+                "lost.last_seq",
+                "not a range of numbers",
+            ));
         }
         let time = |time: Option<wire::Time>, field: &str| {
             let time = time.ok_or_else(|| Rejection::protocol(field, "missing"))?;
-            Timestamp::try_from(time)
-                .map_err(|error| Rejection::protocol(field, error.to_string()))
+            Timestamp::try_from(time).map_err(|error| Rejection::protocol(field, error.to_string()))
         };
         let (from, to) = (time(from, "lost.from")?, time(to, "lost.to")?);
         if to < from {

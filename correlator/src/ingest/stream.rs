@@ -16,12 +16,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
+use super::Shared;
 use super::acceptor::PeerInfo;
 use super::counters::add;
 use super::registry::{CloseReason, Closer, Place};
 use super::session::{self, Greeting, Rejection, Session, Step};
 use super::sink::{IngestBatch, IngestSink, SinkError};
-use super::Shared;
 
 /// How long a stream may take to say Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,7 +110,10 @@ enum End {
 
 /// What goes to the store.
 enum Work {
-    Facts { events: Vec<HostEvent>, last_seq: u64 },
+    Facts {
+        events: Vec<HostEvent>,
+        last_seq: u64,
+    },
     Watermark(Watermark),
     AckAgain,
 }
@@ -149,8 +152,7 @@ impl<S: IngestSink> Stream<S> {
             %host, peer = %self.info.address, boot = %greeting.boot, last_seq,
             agent = greeting.agent_version, "sensor connected"
         );
-        let mut session =
-            Session::new(host.clone(), &greeting, self.info.address.ip(), last_seq);
+        let mut session = Session::new(host.clone(), &greeting, self.info.address.ip(), last_seq);
         let welcome = session.welcome(Instant::now(), self.shared.heartbeat);
         if self.send(Out::Welcome(welcome)).await.is_err() {
             return End::Done;
@@ -308,7 +310,12 @@ impl<S: IngestSink> Stream<S> {
             End::Rejected(rejection) => {
                 add(&self.shared.counters.rejected, 1);
                 let total = self.shared.counters.rejected.load(Ordering::Relaxed);
-                warn!(host, seq = rejection.seq, total, "message rejected: {rejection}");
+                warn!(
+                    host,
+                    seq = rejection.seq,
+                    total,
+                    "message rejected: {rejection}"
+                );
                 drop(self.send(Out::Reject(rejection.message())).await);
                 Status::invalid_argument(rejection.to_string())
             }
@@ -345,10 +352,7 @@ enum Next {
 
 /// Moves work into a batch: facts up to the limit, then at most one watermark, which must come after
 /// the facts it promises. Returns whether the sensor is to be told.
-fn fill(
-    batch: &mut IngestBatch,
-    rest: &mut std::iter::Peekable<std::vec::IntoIter<Work>>,
-) -> bool {
+fn fill(batch: &mut IngestBatch, rest: &mut std::iter::Peekable<std::vec::IntoIter<Work>>) -> bool {
     let mut ack = false;
     while batch.events.len() < MAX_SUBMIT {
         match rest.next() {

@@ -65,7 +65,9 @@ fn starting_point(store: &Store, settings: &Settings) -> Result<(Engine, u64), S
     if let Some(snapshot) = store.snapshot()? {
         let reachable = oldest.is_none_or(|oldest| oldest <= snapshot.next_offset);
         if snapshot.settings != *settings {
-            tracing::info!("the join's settings changed: replaying the whole log under the new ones");
+            tracing::info!(
+                "the join's settings changed: replaying the whole log under the new ones"
+            );
         } else if !reachable {
             tracing::warn!("the log has a hole after the snapshot; replaying what is left");
         } else {

@@ -44,10 +44,9 @@ pub struct AlertPage {
 }
 
 pub(super) fn next_revision(conn: &Connection) -> Result<u64, StoreError> {
-    let last: i64 =
-        conn.query_row("SELECT coalesce(max(revision), 0) FROM alerts", [], |row| {
-            row.get(0)
-        })?;
+    let last: i64 = conn.query_row("SELECT coalesce(max(revision), 0) FROM alerts", [], |row| {
+        row.get(0)
+    })?;
     Ok(to_u64(last) + 1)
 }
 

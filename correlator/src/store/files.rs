@@ -88,9 +88,7 @@ impl Reader {
     ) -> Result<Option<String>, StoreError> {
         self.with(|conn| {
             Ok(conn
-                .prepare_cached(
-                    "SELECT path FROM files WHERE source = ?1 AND hash = ?2 LIMIT 1",
-                )?
+                .prepare_cached("SELECT path FROM files WHERE source = ?1 AND hash = ?2 LIMIT 1")?
                 .query_row(params![source, hash], |row| row.get(0))
                 .optional()?)
         })

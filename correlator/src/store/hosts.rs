@@ -110,8 +110,8 @@ impl Reader {
                 "SELECT host, boot, seq, last_seen_ms, events, watermark, coverage
                  FROM hosts ORDER BY host LIMIT ?1",
             )?;
-            let mut gaps = conn
-                .prepare_cached("SELECT json FROM gaps WHERE host = ?1 ORDER BY number DESC")?;
+            let mut gaps =
+                conn.prepare_cached("SELECT json FROM gaps WHERE host = ?1 ORDER BY number DESC")?;
             let mut rows = hosts.query([HOSTS_LISTED])?;
             let mut sensors = Vec::new();
             while let Some(row) = rows.next()? {

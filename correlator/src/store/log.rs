@@ -104,9 +104,9 @@ impl Store {
     /// # Errors
     /// When SQLite fails.
     pub fn oldest_offset(&self) -> Result<Option<u64>, StoreError> {
-        let first: Option<i64> =
-            self.conn
-                .query_row("SELECT min(first) FROM log", [], |row| row.get(0))?;
+        let first: Option<i64> = self
+            .conn
+            .query_row("SELECT min(first) FROM log", [], |row| row.get(0))?;
         Ok(first.map(to_u64))
     }
 }
@@ -134,11 +134,15 @@ pub(super) fn replay<E: From<StoreError>>(
         let block: Vec<u8> = row.get(3).map_err(StoreError::from)?;
         let first = to_u64(first);
         if expected.is_some_and(|expected| expected != first) {
-            return Err(StoreError::value("the log", format!("blocks before {first} are missing")).into());
+            return Err(
+                StoreError::value("the log", format!("blocks before {first} are missing")).into(),
+            );
         }
         let inputs = decode(first, to_u64(raw_bytes), &block)?;
         if inputs.len() as u64 != to_u64(count) {
-            return Err(StoreError::value(format!("log block {first}"), "wrong number of inputs").into());
+            return Err(
+                StoreError::value(format!("log block {first}"), "wrong number of inputs").into(),
+            );
         }
         expected = Some(first + inputs.len() as u64);
         for (at, input) in (first..).zip(inputs) {

@@ -128,7 +128,10 @@ impl Reader {
             )?;
             let files: i64 = conn.query_row("SELECT count(*) FROM files", [], |row| row.get(0))?;
             Ok(Totals {
-                alerts: counts(conn, "SELECT verdict, count(*) FROM alerts GROUP BY verdict")?,
+                alerts: counts(
+                    conn,
+                    "SELECT verdict, count(*) FROM alerts GROUP BY verdict",
+                )?,
                 uses: counts(conn, "SELECT state, count(*) FROM uses GROUP BY state")?,
                 log_inputs: to_u64(inputs),
                 log_raw_bytes: to_u64(raw),

@@ -46,8 +46,10 @@ impl Store {
             .query_map([before], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
         for (source, path) in old.iter().filter(|(_, path)| file_gone(path)) {
-            pruned.files +=
-                tx.execute("DELETE FROM files WHERE source = ?1 AND path = ?2", [source, path])?;
+            pruned.files += tx.execute(
+                "DELETE FROM files WHERE source = ?1 AND path = ?2",
+                [source, path],
+            )?;
         }
         tx.commit()?;
         Ok(pruned)

@@ -200,7 +200,10 @@ impl Worker {
             }
             if stopping {
                 if !durable {
-                    error!(facts = self.waiting.len(), "stopping with facts that the disk refused");
+                    error!(
+                        facts = self.waiting.len(),
+                        "stopping with facts that the disk refused"
+                    );
                 }
                 return;
             }

@@ -38,9 +38,7 @@ pub enum FileError {
     #[error("{0}: still being written, or truncated; it is read again when it changes")]
     Incomplete(String),
     /// It is no log file.
-    #[error(
-        "{0}: not a CloudTrail log; nothing of it was taken, it is read again when it changes"
-    )]
+    #[error("{0}: not a CloudTrail log; nothing of it was taken, it is read again when it changes")]
     Malformed(String),
     /// It cannot be read.
     #[error("{0}: cannot be read; check its owner and mode")]

@@ -52,11 +52,17 @@ fn used(patch: &str) -> Consumption {
 #[test]
 fn a_sound_record_becomes_a_use() {
     let usage = used("{}");
-    assert_eq!(usage.id.0, "aws.cloudtrail:875240ac-e821-4fc6-a311-8c352a1d20f5");
+    assert_eq!(
+        usage.id.0,
+        "aws.cloudtrail:875240ac-e821-4fc6-a311-8c352a1d20f5"
+    );
     assert_eq!(usage.credential.value(), KEY);
     assert_eq!(usage.time.to_string(), "2026-11-23T20:14:03Z");
     assert_eq!(usage.granularity_ms, 1000);
-    assert_eq!(usage.server_name.as_deref(), Some("s3.us-east-1.amazonaws.com"));
+    assert_eq!(
+        usage.server_name.as_deref(),
+        Some("s3.us-east-1.amazonaws.com")
+    );
     assert_eq!(usage.account.as_deref(), Some("123456789012"));
     assert_eq!(usage.outcome, Outcome::Success);
     assert_eq!(usage.minted, None);
@@ -70,10 +76,19 @@ fn refusals_have_a_reason() {
         (r#"{"eventTime":1732392843}"#, Err(Rejection::BadTime)),
         (r#"{"eventName":null}"#, Err(Rejection::NoEvent)),
         (r#"{"eventSource":7}"#, Err(Rejection::NoEvent)),
-        (r#"{"userIdentity":{"accessKeyId":"***"}}"#, Err(Rejection::BadKey)),
+        (
+            r#"{"userIdentity":{"accessKeyId":"***"}}"#,
+            Err(Rejection::BadKey),
+        ),
         (r#"{"userIdentity":null}"#, Ok(Parsed::NoCredential)),
-        (r#"{"userIdentity":{"accessKeyId":null}}"#, Ok(Parsed::NoCredential)),
-        (r#"{"userIdentity":{"accessKeyId":""}}"#, Ok(Parsed::NoCredential)),
+        (
+            r#"{"userIdentity":{"accessKeyId":null}}"#,
+            Ok(Parsed::NoCredential),
+        ),
+        (
+            r#"{"userIdentity":{"accessKeyId":""}}"#,
+            Ok(Parsed::NoCredential),
+        ),
     ] {
         assert_eq!(parse_record(&record(patch)), expected, "{patch}");
     }
@@ -91,17 +106,41 @@ fn callers() {
     };
     for (patch, expected) in [
         ("{}", address("203.0.113.9")),
-        (r#"{"sourceIPAddress":"2001:db8::1"}"#, address("2001:db8::1")),
-        (r#"{"sourceIPAddress":"::ffff:203.0.113.9"}"#, address("203.0.113.9")),
-        (r#"{"sourceIPAddress":"075.050.255.67"}"#, address("75.50.255.67")),
-        (r#"{"sourceIPAddress":"cloudformation.amazonaws.com"}"#, service("cloudformation.amazonaws.com")),
-        (r#"{"sourceIPAddress":"AWS Internal"}"#, service("AWS Internal")),
-        (r#"{"userIdentity":{"invokedBy":"athena.amazonaws.com"}}"#, service("athena.amazonaws.com")),
+        (
+            r#"{"sourceIPAddress":"2001:db8::1"}"#,
+            address("2001:db8::1"),
+        ),
+        (
+            r#"{"sourceIPAddress":"::ffff:203.0.113.9"}"#,
+            address("203.0.113.9"),
+        ),
+        (
+            r#"{"sourceIPAddress":"075.050.255.67"}"#,
+            address("75.50.255.67"),
+        ),
+        (
+            r#"{"sourceIPAddress":"cloudformation.amazonaws.com"}"#,
+            service("cloudformation.amazonaws.com"),
+        ),
+        (
+            r#"{"sourceIPAddress":"AWS Internal"}"#,
+            service("AWS Internal"),
+        ),
+        (
+            r#"{"userIdentity":{"invokedBy":"athena.amazonaws.com"}}"#,
+            service("athena.amazonaws.com"),
+        ),
         // What is no address and no AWS name must not pass for the provider.
         (r#"{"sourceIPAddress":"evil.example"}"#, Caller::Unknown),
-        (r#"{"sourceIPAddress":"evilamazonaws.com"}"#, Caller::Unknown),
+        (
+            r#"{"sourceIPAddress":"evilamazonaws.com"}"#,
+            Caller::Unknown,
+        ),
         (r#"{"sourceIPAddress":"999.1.1.1"}"#, Caller::Unknown),
-        (r#"{"userIdentity":{"invokedBy":"evil.example"}}"#, address("203.0.113.9")),
+        (
+            r#"{"userIdentity":{"invokedBy":"evil.example"}}"#,
+            address("203.0.113.9"),
+        ),
         (r#"{"sourceIPAddress":null}"#, Caller::Unknown),
     ] {
         assert_eq!(used(patch).caller, expected, "{patch}");
@@ -111,8 +150,14 @@ fn callers() {
 #[test]
 fn times_and_server_names() {
     for (patch, time) in [
-        (r#"{"eventTime":"2025-01-21 17:49:47.000000000"}"#, "2025-01-21T17:49:47Z"),
-        (r#"{"eventTime":"2025-01-21T18:49:47+01:00"}"#, "2025-01-21T17:49:47Z"),
+        (
+            r#"{"eventTime":"2025-01-21 17:49:47.000000000"}"#,
+            "2025-01-21T17:49:47Z",
+        ),
+        (
+            r#"{"eventTime":"2025-01-21T18:49:47+01:00"}"#,
+            "2025-01-21T17:49:47Z",
+        ),
     ] {
         assert_eq!(used(patch).time.to_string(), time, "{patch}");
     }
@@ -135,11 +180,19 @@ fn minted_keys_resources_and_shapes() {
     }
     let patch = r#"{"resources":[{"ARN":"arn:aws:s3:::b"}, {"arn":"arn:aws:s3:::c"}, 7],
         "requestParameters":{"bucketName":"b","policy":"{\"secret\":1}","secretIdList":["x","y"]}}"#;
-    assert_eq!(used(patch).resources, ["arn:aws:s3:::b", "arn:aws:s3:::c", "b", "x", "y"]);
+    assert_eq!(
+        used(patch).resources,
+        ["arn:aws:s3:::b", "arn:aws:s3:::c", "b", "x", "y"]
+    );
     // Lower-cased names, as other tools write them.
-    let lower = String::from_utf8(record("{}")).unwrap()
-        .replace("userIdentity", "useridentity").replace("eventName", "eventname");
-    assert!(matches!(parse_record(lower.as_bytes()), Ok(Parsed::Use { .. })));
+    let lower = String::from_utf8(record("{}"))
+        .unwrap()
+        .replace("userIdentity", "useridentity")
+        .replace("eventName", "eventname");
+    assert!(matches!(
+        parse_record(lower.as_bytes()),
+        Ok(Parsed::Use { .. })
+    ));
     // Envelopes: EventBridge, LookupEvents.
     let inner = String::from_utf8(record("{}")).unwrap();
     for text in [
@@ -153,7 +206,11 @@ fn minted_keys_resources_and_shapes() {
 #[test]
 fn odd_but_usable_records_are_counted() {
     let flags = |patch: &str| match parse_record(&record(patch)) {
-        Ok(Parsed::Use { derived_id, unknown_version, usage }) => (derived_id, unknown_version, usage.id.0.len()),
+        Ok(Parsed::Use {
+            derived_id,
+            unknown_version,
+            usage,
+        }) => (derived_id, unknown_version, usage.id.0.len()),
         other => panic!("{other:?}"),
     };
     assert_eq!(flags(r#"{"eventVersion":"2.0"}"#), (false, true, 51));

@@ -172,9 +172,7 @@ impl Watcher {
     }
 
     fn next_file(&mut self) -> Option<PathBuf> {
-        self.fresh
-            .pop_front()
-            .or_else(|| self.backlog.pop_front())
+        self.fresh.pop_front().or_else(|| self.backlog.pop_front())
     }
 
     fn event(&mut self, event: std::io::Result<Event<OsString>>) {
@@ -230,10 +228,8 @@ impl Watcher {
 
     /// Watches a directory and everything below it, queues files that are not known.
     fn scan(&mut self, directory: &Path, depth: usize) {
-        let mask = WatchMask::CLOSE_WRITE
-            | WatchMask::MOVED_TO
-            | WatchMask::CREATE
-            | WatchMask::ONLYDIR;
+        let mask =
+            WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE | WatchMask::ONLYDIR;
         match self.watches.add(directory, mask) {
             Ok(wd) => {
                 self.directories.insert(wd, directory.to_owned());
@@ -426,9 +422,16 @@ fn is_log_name(path: &Path) -> bool {
     let name = path.file_name().map_or_else(String::new, |name| {
         name.to_string_lossy().to_ascii_lowercase()
     });
-    let is_log = [".json.gz", ".json", ".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz"]
-        .iter()
-        .any(|end| name.ends_with(end));
+    let is_log = [
+        ".json.gz",
+        ".json",
+        ".ndjson",
+        ".jsonl",
+        ".ndjson.gz",
+        ".jsonl.gz",
+    ]
+    .iter()
+    .any(|end| name.ends_with(end));
     is_log
         && !name.starts_with('.')
         && !name.contains("cloudtrail-digest")

@@ -1,0 +1,529 @@
+//! From kernel events to facts.
+//!
+//! One [`Pipeline`] lives in one task and sees events in the kernel's order. It asks `identity`
+//! who a process is, keeps the kernel's lists in step (`watchlist`), and takes processes that turn
+//! out to be nobody back out of the kernel's tracking.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use jiff::{SignedDuration, Timestamp};
+use keytrail_model::credential::CredentialId;
+use keytrail_model::fact::{
+    ConnectionClosed, ConnectionNamed, ConnectionOpened, Exposure, ExposureSource, Fact,
+    NameSource, ProcessExited, ProcessStarted, Transport,
+};
+use keytrail_model::ids::{ConnectionId, ProcessKey};
+use keytrail_model::process::UnitKind;
+
+use crate::clock::BootClock;
+use crate::credentials::identify_env;
+use crate::files::FileId;
+use crate::hello::Hellos;
+use crate::identity::{Identity, Placed};
+use crate::kernel::KernelEvent;
+use crate::kernel::event::{ConnEvent, ExecEvent, FileEvent, Head, ProcKey};
+use crate::kernel::watch::Watch;
+use crate::tree::proc::ProcEntry;
+use crate::tree::{ExecInfo, FdKind, RawArgv, SecretEnv};
+use crate::watchlist::{self, WatchList};
+
+/// A unit that reads the same credential again within this time is not reported again.
+const QUIET: SignedDuration = SignedDuration::from_mins(10);
+/// Most (unit, credential) pairs remembered for that.
+const MAX_RECENT: usize = 8_192;
+
+/// What is not told twice in a row: unit, credential, from a file, by an unexpected reader.
+type Seen = (ProcessKey, CredentialId, bool, bool);
+
+/// A fact and when it happened.
+pub type Timed = (Timestamp, Fact);
+
+/// What the pipeline could not do, since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PipelineCounters {
+    /// Facts made.
+    pub facts: u64,
+    /// Watched files that could not be read (gone, replaced, not a regular file).
+    pub unreadable_files: u64,
+    /// Texts like GitHub tokens with a wrong checksum.
+    pub bad_checksums: u64,
+    /// Connection attempts that failed: nothing was sent.
+    pub failed_connections: u64,
+    /// Events of processes that had been found to be nobody.
+    pub of_nobody: u64,
+    /// Connections whose server name could not be read.
+    pub unreadable_hellos: u64,
+}
+
+/// See the module's documentation.
+pub struct Pipeline {
+    identity: Identity,
+    watch: Watch,
+    files: WatchList,
+    hellos: Hellos,
+    clock: BootClock,
+    recent: HashMap<Seen, Timestamp>,
+    counters: PipelineCounters,
+}
+
+fn process_key(key: ProcKey) -> ProcessKey {
+    ProcessKey {
+        pid: key.tgid,
+        start_ns: key.start_ns,
+    }
+}
+
+impl Pipeline {
+    /// With this knowledge and these kernel lists.
+    #[must_use]
+    pub fn new(identity: Identity, watch: Watch, clock: BootClock) -> Self {
+        let files = WatchList::new(watch.clone(), identity.knowledge().watch.clone());
+        Self {
+            identity,
+            watch,
+            files,
+            hellos: Hellos::default(),
+            clock,
+            recent: HashMap::new(),
+            counters: PipelineCounters::default(),
+        }
+    }
+
+    /// Who is who.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What is watched.
+    pub fn files(&mut self) -> &mut WatchList {
+        &mut self.files
+    }
+
+    /// What could not be done.
+    #[must_use]
+    pub fn counters(&self) -> PipelineCounters {
+        PipelineCounters {
+            unreadable_hellos: self.hellos.given_up(),
+            ..self.counters
+        }
+    }
+
+    /// The clock in use.
+    #[must_use]
+    pub fn clock(&self) -> BootClock {
+        self.clock
+    }
+
+    /// Takes a new measurement of the clock.
+    pub fn set_clock(&mut self, clock: BootClock) {
+        self.clock = clock;
+    }
+
+    /// Wall time of a kernel time.
+    #[must_use]
+    pub fn wall(&self, boot_ns: u64) -> Timestamp {
+        self.clock.wall(boot_ns)
+    }
+
+    /// Takes an event in and appends the facts that follow to `out`.
+    pub fn handle(&mut self, event: KernelEvent, out: &mut Vec<Timed>) {
+        let before = out.len();
+        match event {
+            KernelEvent::Fork { head, child, .. } => self.fork(&head, child),
+            KernelEvent::Exec(exec) => self.exec(*exec, out),
+            KernelEvent::Exit { head, status } => self.exit(&head, status, out),
+            KernelEvent::File(file) => self.file(&file, out),
+            KernelEvent::ConnOpen(conn) => self.opened(&conn, out),
+            KernelEvent::ConnFailed(_) => self.counters.failed_connections += 1,
+            KernelEvent::ConnHello(hello) => {
+                let id = ConnectionId(hello.cookie);
+                let Some(read) = self.hellos.push(id, hello.offset, &hello.data) else {
+                    return;
+                };
+                // An encrypted hello shows the provider's front only: no name to rely on.
+                let Some(name) = read.server_name.filter(|_| !read.encrypted) else {
+                    return;
+                };
+                let (source, alpn) = (NameSource::TlsServerName, read.alpn);
+                let named = ConnectionNamed {
+                    id,
+                    name,
+                    source,
+                    alpn,
+                };
+                out.push((
+                    self.wall(hello.head.ts_boot_ns),
+                    Fact::ConnectionNamed(named),
+                ));
+            }
+            KernelEvent::ConnClose { conn, bytes, .. } => {
+                let id = ConnectionId(conn.cookie);
+                self.hellos.forget(id);
+                let closed = ConnectionClosed {
+                    id,
+                    bytes_sent: bytes.sent,
+                    bytes_received: bytes.received,
+                };
+                out.push((
+                    self.wall(conn.head.ts_boot_ns),
+                    Fact::ConnectionClosed(closed),
+                ));
+            }
+            KernelEvent::Datagram {
+                head,
+                cookie,
+                remote,
+                ..
+            } => {
+                self.datagram(&head, cookie, remote, out);
+            }
+        }
+        self.counters.facts += (out.len() - before) as u64;
+    }
+
+    fn fork(&mut self, head: &Head, child: ProcKey) {
+        let started = self.wall(child.start_ns);
+        if !self
+            .identity
+            .on_fork(process_key(head.process), process_key(child), started)
+        {
+            // Its parent has been found to be nobody, or there is no more room.
+            self.counters.of_nobody += 1;
+            self.watch.untrack(child);
+        }
+    }
+
+    fn exec(&mut self, exec: ExecEvent, out: &mut Vec<Timed>) {
+        let key = process_key(exec.head.process);
+        let time = self.wall(exec.head.ts_boot_ns);
+        let tracked = exec.args.is_some();
+        if !tracked && !self.may_be_agent(&exec) {
+            return;
+        }
+        let info = self.describe(exec);
+        let placed = match self.identity.on_exec(&info) {
+            Some(placed) => placed,
+            // Nobody by itself; but whoever holds a credential must have its connections seen.
+            None if !identify_env(&info.env).is_empty() => match self.identity.adopt(&info) {
+                Some(placed) => placed,
+                None => return,
+            },
+            None => {
+                if tracked {
+                    self.watch.untrack(ProcKey {
+                        tgid: key.pid,
+                        start_ns: key.start_ns,
+                    });
+                }
+                return;
+            }
+        };
+        if !tracked {
+            self.track(key);
+        }
+        self.placed(&info, placed, time, out);
+        for exposure in self.identity.environment_exposures(&info) {
+            self.exposure(exposure, time, out);
+        }
+    }
+
+    /// A program that the kernel's list does not know (installed since): worth a look in `/proc`?
+    fn may_be_agent(&self, exec: &ExecEvent) -> bool {
+        let name = String::from_utf8_lossy(&exec.filename);
+        let base = name.rsplit('/').next().unwrap_or(&name);
+        let knowledge = self.identity.knowledge();
+        knowledge.executables.is_client(base)
+            || crate::agents::launch::is_interpreter(base)
+            || name.contains("/node_modules/")
+            || knowledge.agents.rows().iter().any(|row| {
+                row.commands.iter().any(|command| command == base)
+                    || row
+                        .exe
+                        .iter()
+                        .any(|glob| crate::paths::glob_matches(glob, &name))
+            })
+    }
+
+    fn track(&mut self, key: ProcessKey) {
+        let process = ProcKey {
+            tgid: key.pid,
+            start_ns: key.start_ns,
+        };
+        if let Err(error) = self.watch.track(process) {
+            tracing::warn!(%error, pid = key.pid, "a process cannot be tracked");
+        }
+    }
+
+    /// Everything about an exec, from the kernel's record and, while it lasts, `/proc`.
+    fn describe(&self, exec: ExecEvent) -> ExecInfo {
+        let key = process_key(exec.head.process);
+        let entry = ProcEntry::open(key);
+        let parent = process_key(exec.parent);
+        let filename = String::from_utf8_lossy(&exec.filename).into_owned();
+        // What the kernel carried whole need not be read again.
+        let whole = exec
+            .args
+            .as_ref()
+            .is_some_and(|args| !args.incomplete && !args.env_truncated);
+        let mut info = describe(entry.as_ref(), key, self.wall(key.start_ns), !whole);
+        info.parent = (parent.pid != 0).then_some(parent);
+        info.uid = exec.head.uid;
+        info.exe_id = Some(watchlist::file_id(exec.exe));
+        if info.exe.as_os_str().is_empty() {
+            info.exe = PathBuf::from(filename);
+        }
+        // The kernel's copy is from the exec itself; a process can overwrite the one in `/proc`.
+        if let Some(args) = exec.args {
+            if !args.argv.0.is_empty() {
+                info.argv = RawArgv::from_block(&args.argv.0);
+            }
+            // Cut or with a hole: what `/proc` still has is better, if it has anything.
+            if whole || info.env.is_empty() {
+                info.env = SecretEnv::new(args.env.0.to_vec());
+            }
+        }
+        info
+    }
+
+    /// Watches the home of a new unit, and the project of an agent.
+    fn look_after(&mut self, info: &ExecInfo) {
+        self.files
+            .add_home(self.identity.places(info), info.view.clone());
+        let kind = self.identity.unit_of(info.key).map(|(_, kind)| kind);
+        if kind == Some(UnitKind::Agent)
+            && let Some(cwd) = &info.cwd
+        {
+            self.files.add_project(cwd.clone(), info.view.clone());
+        }
+    }
+
+    fn placed(&mut self, info: &ExecInfo, placed: Placed, time: Timestamp, out: &mut Vec<Timed>) {
+        if placed.new_unit {
+            self.look_after(info);
+            if let Some(actor) = self.identity.actor_for(info.key) {
+                tracing::info!(pid = info.key.pid, unit = ?placed.kind, who = %actor.label(), "tracking");
+            }
+        }
+        let started = ProcessStarted {
+            process: placed.process,
+            parent: placed.parent,
+            unit: placed.unit,
+        };
+        out.push((time, Fact::ProcessStarted(started)));
+    }
+
+    /// Takes on agents, and what they have started, that ran before the sensor did. Returns how
+    /// many processes that is.
+    pub fn seed(&mut self, in_scope: impl Fn(u32) -> bool, out: &mut Vec<Timed>) -> usize {
+        let found = self.identity.seed(self.clock.wall(0), in_scope);
+        let now = crate::clock::now();
+        for info in &found {
+            self.track(info.key);
+            self.look_after(info);
+            out.extend(
+                self.identity
+                    .summary(info.key)
+                    .cloned()
+                    .zip(self.identity.unit_of(info.key))
+                    .map(|(process, (unit, _))| {
+                        let parent = info.parent;
+                        (
+                            now,
+                            Fact::ProcessStarted(ProcessStarted {
+                                process,
+                                parent,
+                                unit,
+                            }),
+                        )
+                    }),
+            );
+            for exposure in self.identity.environment_exposures(info) {
+                self.exposure(exposure, now, out);
+            }
+        }
+        found.len()
+    }
+
+    fn exit(&mut self, head: &Head, status: i32, out: &mut Vec<Timed>) {
+        let process = process_key(head.process);
+        if self.identity.is_tracked(process) {
+            let exited = ProcessExited { process, status };
+            out.push((self.wall(head.ts_boot_ns), Fact::ProcessExited(exited)));
+        }
+        self.identity.on_exit(process);
+    }
+
+    fn file(&mut self, event: &FileEvent, out: &mut Vec<Timed>) {
+        if event.write_only {
+            return;
+        }
+        let key = process_key(event.head.process);
+        let time = self.wall(event.head.ts_boot_ns);
+        let id = watchlist::file_id(event.file);
+        let dir = event.dir.map(watchlist::file_id);
+        let Some((target, view)) = self.files.target(id, dir, &event.name) else {
+            return;
+        };
+        if !self.identity.is_tracked(key) {
+            self.adopt(&event.head, time, out);
+        }
+        let path = &target.path;
+        let read = self
+            .identity
+            .file_exposures(key, &view, &target, id, time.as_nanosecond());
+        match read {
+            Ok(reading) => {
+                self.counters.bad_checksums += u64::from(reading.bad_checksums);
+                if reading.incomplete {
+                    tracing::warn!(path = %path.display(), "too long to be read to its end");
+                }
+                for exposure in reading.exposures {
+                    self.exposure(exposure, time, out);
+                }
+            }
+            Err(error) => {
+                self.counters.unreadable_files += 1;
+                tracing::warn!(path = %path.display(), %error, "a watched file was touched but cannot be read");
+            }
+        }
+    }
+
+    /// Takes on a process that touched a watched file and was nobody until then.
+    fn adopt(&mut self, head: &Head, time: Timestamp, out: &mut Vec<Timed>) {
+        let key = process_key(head.process);
+        let entry = ProcEntry::open(key);
+        let mut info = describe(entry.as_ref(), key, self.wall(key.start_ns), true);
+        if entry.is_none() {
+            info.exe = PathBuf::from("(exited)");
+            info.uid = head.uid;
+        }
+        if let Some(placed) = self.identity.adopt(&info) {
+            self.placed(&info, placed, time, out);
+        }
+    }
+
+    fn exposure(&mut self, exposure: Exposure, time: Timestamp, out: &mut Vec<Timed>) {
+        let from_file = matches!(exposure.source, ExposureSource::File { .. });
+        let unit = exposure.actor.unit;
+        let seen = (
+            unit,
+            exposure.credential.clone(),
+            from_file,
+            exposure.unexpected_reader,
+        );
+        if let Some(last) = self.recent.get(&seen)
+            && time.duration_since(*last) < QUIET
+        {
+            return;
+        }
+        if self.recent.len() >= MAX_RECENT {
+            self.recent
+                .retain(|_, last| time.duration_since(*last) < QUIET);
+            if self.recent.len() >= MAX_RECENT {
+                // Forgetting costs repeats, not exposures.
+                self.recent.clear();
+            }
+        }
+        self.recent.insert(seen, time);
+        tracing::info!(
+            credential = %exposure.credential,
+            who = %exposure.actor.label(),
+            unexpected = exposure.unexpected_reader,
+            "credential exposed"
+        );
+        out.push((time, Fact::Exposure(Box::new(exposure))));
+    }
+
+    fn opened(&mut self, conn: &ConnEvent, out: &mut Vec<Timed>) {
+        let id = ConnectionId(conn.cookie);
+        let fact = self.connection(&conn.head, id, Transport::Tcp, conn.local, conn.remote);
+        out.extend(fact.map(|fact| (self.wall(conn.head.ts_boot_ns), fact)));
+    }
+
+    fn datagram(&mut self, head: &Head, cookie: u64, remote: SocketAddr, out: &mut Vec<Timed>) {
+        let unknown = match remote.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let id = datagram_id(cookie, remote);
+        let local = SocketAddr::new(unknown, 0);
+        let fact = self.connection(head, id, Transport::Udp, local, remote);
+        out.extend(fact.map(|fact| (self.wall(head.ts_boot_ns), fact)));
+    }
+
+    fn connection(
+        &mut self,
+        head: &Head,
+        id: ConnectionId,
+        transport: Transport,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Option<Fact> {
+        let process = process_key(head.process);
+        let Some((unit, _)) = self.identity.unit_of(process) else {
+            self.counters.of_nobody += 1;
+            return None;
+        };
+        let exe = self.identity.summary(process).map(|summary| {
+            summary
+                .exe
+                .rsplit('/')
+                .next()
+                .unwrap_or(&summary.exe)
+                .to_owned()
+        });
+        Some(Fact::ConnectionOpened(ConnectionOpened {
+            id,
+            process,
+            unit,
+            exe: exe.unwrap_or_default(),
+            transport,
+            local,
+            remote,
+        }))
+    }
+}
+
+/// A datagram socket talks to many: each peer is a connection of its own. The top bit keeps these
+/// apart from socket cookies, which count up from 1.
+fn datagram_id(cookie: u64, remote: SocketAddr) -> ConnectionId {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    (cookie, remote).hash(&mut hasher);
+    ConnectionId(hasher.finish() | 1 << 63)
+}
+
+/// What `/proc` says about a process; defaults where it is gone. `texts`: arguments and
+/// environment too.
+pub(crate) fn describe(
+    entry: Option<&ProcEntry>,
+    key: ProcessKey,
+    started: Timestamp,
+    texts: bool,
+) -> ExecInfo {
+    let (exe, exe_id): (PathBuf, Option<FileId>) =
+        entry.and_then(ProcEntry::exe).unwrap_or_default();
+    ExecInfo {
+        key,
+        parent: None,
+        sid: entry.map(ProcEntry::sid),
+        pgid: entry.map(ProcEntry::pgid),
+        exe,
+        exe_id,
+        argv: entry.map(ProcEntry::argv).unwrap_or_default(),
+        env: entry
+            .filter(|_| texts)
+            .map(ProcEntry::env)
+            .unwrap_or_default(),
+        cwd: entry.and_then(ProcEntry::cwd),
+        stdin: entry.map_or(FdKind::Unknown, |entry| entry.fd(0)),
+        stdout: entry.map_or(FdKind::Unknown, |entry| entry.fd(1)),
+        uid: entry.and_then(ProcEntry::uid).unwrap_or(u32::MAX),
+        login_uid: entry.and_then(ProcEntry::login_uid),
+        view: entry.map(ProcEntry::view).unwrap_or_default(),
+        started,
+    }
+}

@@ -1,0 +1,359 @@
+//! The agent's life: check -> load -> seed -> run -> drain. Nothing else ends the process.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use keytrail_model::coverage::Coverage;
+use keytrail_model::fact::{Fact, Gap, GapKind};
+use keytrail_model::ids::BootId;
+use keytrail_pki::token::JoinToken;
+use keytrail_spool::Limits;
+use thiserror::Error;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::clock::{self, BootClock};
+use crate::config::{Config, ConfigError};
+use crate::health::Health;
+use crate::identity::{Identity, IdentityError, Knowledge};
+use crate::kernel::hooks::Plan;
+use crate::kernel::{KernelEvent, LoadError, Sensor, SensorConfig};
+use crate::people::People;
+use crate::pipeline::{Pipeline, Timed};
+use crate::seed;
+use crate::tree::TreeLimits;
+use crate::uplink::enrol::{self, Enrolment};
+use crate::uplink::{HostFact, Outbox, Uplink, UplinkConfig, UplinkError};
+
+/// The watch lists, the clock and the counters are looked at this often.
+const TICK: Duration = Duration::from_secs(1);
+/// The catalogue's paths and executables are looked for anew this often.
+const REFRESH: Duration = Duration::from_secs(10);
+/// The watermark goes out this often.
+const WATERMARK: Duration = Duration::from_millis(250);
+/// How long the end waits for the last acknowledgements.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Between attempts to enrol.
+const ENROL_RETRY: Duration = Duration::from_secs(2);
+/// A wall clock that steps by more than this is reported.
+const CLOCK_STEP_MS: i128 = 1_000;
+
+/// Why the agent cannot start. Each is one clear line.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// Settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A catalogue.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The kernel side.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Outbox and stream.
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
+    /// A file that is needed.
+    #[error("cannot read {path}: {source}{hint}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+        /// How to mend it.
+        hint: &'static str,
+    },
+    /// The clock.
+    #[error("cannot read CLOCK_BOOTTIME: {0}")]
+    Clock(#[from] nix::Error),
+    /// `/proc/sys/kernel/random/boot_id` is no UUID.
+    #[error("this kernel's boot id cannot be read: is /proc mounted?")]
+    BootId,
+    /// The correlator's address.
+    #[error("correlator `{0}`: write https://host:port")]
+    Address(String),
+}
+
+fn read(path: &Path, hint: &'static str) -> Result<String, RunError> {
+    std::fs::read_to_string(path).map_err(|source| RunError::File {
+        path: path.to_owned(),
+        source,
+        hint,
+    })
+}
+
+/// Knowledge that comes with the sensor, and the user's own.
+fn knowledge(config: &Config) -> Result<Knowledge, RunError> {
+    let mut knowledge = Knowledge::builtin()?;
+    let own = |path: &PathBuf| read(path, " (a catalogue file of the settings)");
+    for path in &config.catalogues.agents {
+        let text = own(path)?;
+        knowledge
+            .agents
+            .add(&path.display().to_string(), &text)
+            .map_err(IdentityError::from)?;
+    }
+    for path in &config.catalogues.watch {
+        let more =
+            crate::credentials::WatchCatalogue::parse(&path.display().to_string(), &own(path)?)
+                .map_err(IdentityError::from)?;
+        knowledge.watch.extend(more);
+    }
+    for path in &config.catalogues.readers {
+        let more = crate::credentials::Readers::parse(&path.display().to_string(), &own(path)?)
+            .map_err(IdentityError::from)?;
+        knowledge.readers.extend(more);
+    }
+    Ok(knowledge)
+}
+
+/// What the kernel side is told.
+///
+/// # Errors
+/// A scope or plan that is not understood.
+pub fn sensor_config(config: &Config) -> Result<SensorConfig, ConfigError> {
+    let force_plan = match config.plan.as_deref() {
+        None => None,
+        Some("a" | "A") => Some(Plan::A),
+        Some("b" | "B") => Some(Plan::B),
+        Some(other) => return Err(ConfigError::Plan(other.to_owned())),
+    };
+    Ok(SensorConfig {
+        scope: config.scope_path()?,
+        force_plan,
+        ..SensorConfig::default()
+    })
+}
+
+/// Runs until `stop` says so. `ready` is called once, when everything is live.
+///
+/// # Errors
+/// When it cannot start. Afterwards nothing but `stop` ends it.
+pub async fn run(
+    config: &Config,
+    mut stop: watch::Receiver<bool>,
+    ready: impl FnOnce(&Coverage),
+) -> Result<(), RunError> {
+    let clock = BootClock::measure()?;
+    let knowledge = knowledge(config)?;
+    let uplink_config = uplink_config(config, &clock)?;
+    let mut sensor = Sensor::load(&sensor_config(config)?)?;
+    let uplink = Uplink::start(uplink_config.clone())?;
+    let enrolling = tokio::spawn(keep_enrolling(config.clone(), uplink_config));
+    let outbox = uplink.outbox();
+
+    let people = People::read();
+    let homes = people.homes();
+    let identity = Identity::new(knowledge, people, TreeLimits::default());
+    let mut pipeline = Pipeline::new(identity, sensor.watch(), clock);
+    let mut facts: Vec<Timed> = Vec::new();
+    seed::executables(&pipeline, &sensor.watch(), &homes);
+    seed::homes(&mut pipeline, &homes);
+    seed::processes(&mut pipeline, config.scope_path()?.as_deref(), &mut facts);
+    let last = LastMark::at(&config.state_dir);
+    push(
+        &outbox,
+        vec![(clock::now(), Fact::Coverage(sensor.coverage().clone()))],
+    );
+    push(&outbox, last.gap(clock::now()).into_iter().collect());
+    push(&outbox, facts);
+    let (inodes, dirs) = pipeline.files().len();
+    info!(plan = sensor.plan().name(), inodes, dirs, "watching");
+    ready(sensor.coverage());
+
+    work(
+        &mut sensor,
+        &mut pipeline,
+        &outbox,
+        &last,
+        &homes,
+        &uplink,
+        &mut stop,
+    )
+    .await;
+
+    info!("stopping: no more events are taken");
+    enrolling.abort();
+    drop(sensor);
+    if !uplink.drain(DRAIN).await {
+        info!("what is not acknowledged stays in the outbox on disk");
+    }
+    uplink.stop().await;
+    Ok(())
+}
+
+/// The loop: events in, facts and watermarks out, house-keeping in between.
+async fn work(
+    sensor: &mut Sensor,
+    pipeline: &mut Pipeline,
+    outbox: &Outbox,
+    last: &LastMark,
+    homes: &[PathBuf],
+    uplink: &Uplink,
+    stop: &mut watch::Receiver<bool>,
+) {
+    let mut events: Vec<KernelEvent> = Vec::new();
+    let mut health = Health::new(sensor.loss());
+    let (mut ticked, mut refreshed, mut marked) = (Instant::now(), Instant::now(), Instant::now());
+    while !*stop.borrow_and_update() {
+        let drained = tokio::select! {
+            drained = sensor.next_batch(&mut events) => drained,
+            // The sender lives in `main`; if it is gone, so is the reason to run.
+            changed = stop.changed() => if changed.is_ok() { continue } else { return },
+        };
+        let mut facts = Vec::new();
+        for event in events.drain(..) {
+            pipeline.handle(event, &mut facts);
+        }
+        push(outbox, facts);
+        let mark = pipeline.wall(drained.watermark_boot_ns);
+        if marked.elapsed() >= WATERMARK {
+            marked = Instant::now();
+            outbox.watermark(mark);
+        }
+        if ticked.elapsed() >= TICK {
+            ticked = Instant::now();
+            tick_clock(pipeline);
+            let gaps = health.look(sensor.loss(), mark, pipeline, &uplink.status());
+            push(outbox, gaps);
+            last.note(mark);
+        }
+        if refreshed.elapsed() >= REFRESH {
+            refreshed = Instant::now();
+            pipeline.files().refresh();
+            seed::executables(pipeline, &sensor.watch(), homes);
+        }
+    }
+}
+
+fn push(outbox: &Outbox, facts: Vec<Timed>) {
+    let facts = facts
+        .into_iter()
+        .map(|(time, fact)| HostFact { time, fact })
+        .collect();
+    // What does not fit is counted by the outbox and told as a gap.
+    let _counted = outbox.push(facts);
+}
+
+fn tick_clock(pipeline: &mut Pipeline) {
+    match BootClock::measure() {
+        Ok(clock) => {
+            let step = pipeline.clock().step_to(&clock).as_millis();
+            if step.abs() > CLOCK_STEP_MS {
+                warn!(step_ms = %step, "the wall clock was set: later facts have the new time");
+            }
+            pipeline.set_clock(clock);
+        }
+        Err(error) => warn!(%error, "cannot read the clock"),
+    }
+}
+
+fn uplink_config(config: &Config, clock: &BootClock) -> Result<UplinkConfig, RunError> {
+    let address = config
+        .correlator
+        .strip_prefix("https://")
+        .filter(|rest| rest.contains(':'))
+        .ok_or_else(|| RunError::Address(config.correlator.clone()))?;
+    let boot = read(Path::new("/proc/sys/kernel/random/boot_id"), "")?;
+    Ok(UplinkConfig {
+        address: address.trim_end_matches('/').to_owned(),
+        ca_pem: read(
+            &config.ca,
+            " (the correlator's CA; copy it from <data-dir>/enrol/ca.pem)",
+        )?,
+        state_dir: config.state_dir.clone(),
+        boot: BootId(
+            boot.trim()
+                .parse()
+                .map_err(|_not_a_uuid| RunError::BootId)?,
+        ),
+        boot_time: clock.wall(0),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        spool: Limits {
+            max_bytes: config.outbox_max_bytes.max(Limits::SMALLEST),
+        },
+    })
+}
+
+/// Enrols if need be. The correlator may be away: facts wait in the outbox meanwhile.
+async fn keep_enrolling(config: Config, uplink: UplinkConfig) {
+    let hostname = nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_else(|_| "host".to_owned());
+    let mut told = None;
+    loop {
+        // Read anew each time: the operator may put it there later.
+        let token = config
+            .join_token_file
+            .as_ref()
+            .and_then(|path| std::fs::read_to_string(path).ok())
+            .map(|text| JoinToken::new(&text));
+        let enrolment = Enrolment {
+            state_dir: &uplink.state_dir,
+            address: &uplink.address,
+            ca_pem: &uplink.ca_pem,
+            token: token.as_ref(),
+            hostname: &hostname,
+        };
+        match enrol::ensure(&enrolment).await {
+            Ok(_) => return,
+            Err(error) => {
+                let text = error.to_string();
+                if told.as_ref() != Some(&text) {
+                    warn!("{text}; trying again, facts are kept meanwhile");
+                    told = Some(text);
+                }
+            }
+        }
+        tokio::time::sleep(ENROL_RETRY).await;
+    }
+}
+
+/// Remembers on disk up to when this host was watched, so that the time in which no agent ran is
+/// told as a gap.
+struct LastMark(PathBuf);
+
+impl LastMark {
+    fn at(state_dir: &Path) -> Self {
+        Self(state_dir.join("watched-until"))
+    }
+
+    fn note(&self, mark: Timestamp) {
+        // Losing it makes the gap longer, not shorter; no need to sync.
+        if let Err(error) = std::fs::write(&self.0, mark.to_string()) {
+            warn!(path = %self.0.display(), %error, "cannot remember up to when was watched");
+        }
+    }
+
+    fn gap(&self, now: Timestamp) -> Option<Timed> {
+        let from: Timestamp = std::fs::read_to_string(&self.0).ok()?.trim().parse().ok()?;
+        let gap = Gap {
+            from: from.min(now),
+            to: now,
+            what: GapKind::All,
+            count: None,
+            reason: "no agent was running".to_owned(),
+        };
+        Some((now, Fact::Gap(gap)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_without_an_agent_is_a_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let last = LastMark::at(dir.path());
+        let now = clock::now();
+        assert_eq!(last.gap(now), None);
+        let before = now - Duration::from_secs(60);
+        last.note(before);
+        let Some((_, Fact::Gap(gap))) = last.gap(now) else {
+            panic!("no gap")
+        };
+        assert_eq!((gap.from, gap.to, gap.what), (before, now, GapKind::All));
+    }
+}
