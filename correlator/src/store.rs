@@ -226,3 +226,6 @@ fn to_i64(value: u64) -> i64 {
 fn to_u64(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;
