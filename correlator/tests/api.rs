@@ -16,34 +16,116 @@ async fn refusals() {
     let good = good.as_str();
     for (path, headers, status, code) in [
         ("/v1/alerts", vec![], 401, "unauthorised"),
-        ("/v1/alerts", vec![("authorization", "Bearer wrong")], 401, "unauthorised"),
-        ("/v1/alerts", vec![("authorization", "Basic eDp5")], 401, "unauthorised"),
+        (
+            "/v1/alerts",
+            vec![("authorization", "Bearer wrong")],
+            401,
+            "unauthorised",
+        ),
+        (
+            "/v1/alerts",
+            vec![("authorization", "Basic eDp5")],
+            401,
+            "unauthorised",
+        ),
         ("/v1/alerts/stream", vec![], 401, "unauthorised"),
-        ("/v1/status", vec![("authorization", good), ("host", "evil.example")], 421, "foreign-host"),
-        ("/healthz", vec![("host", "evil.example:80")], 421, "foreign-host"),
-        ("/v1/alerts?limit=0", vec![("authorization", good)], 400, "bad-request"),
-        ("/v1/alerts?limit=9999", vec![("authorization", good)], 400, "bad-request"),
-        ("/v1/alerts?verdict=guilty", vec![("authorization", good)], 400, "bad-request"),
-        ("/v1/alerts?cursor=x", vec![("authorization", good)], 400, "bad-request"),
-        ("/v1/alerts?credential=x", vec![("authorization", good)], 400, "bad-request"),
-        ("/v1/alerts?typo=1", vec![("authorization", good)], 400, "bad-request"),
-        ("/v1/alerts/x", vec![("authorization", good)], 400, "bad-request"),
-        ("/v1/alerts/0b7f6a52-5d4e-5c31-9d7e-2f6d3b1a8c44", vec![("authorization", good)], 404, "not-found"),
-        ("/v1/credentials/aws-access-key:AKIAIOSFODNN7EXAMPLE", vec![("authorization", good)], 404, "not-found"),
-        ("/v1/credentials/x", vec![("authorization", good)], 400, "bad-request"),
+        (
+            "/v1/status",
+            vec![("authorization", good), ("host", "evil.example")],
+            421,
+            "foreign-host",
+        ),
+        (
+            "/healthz",
+            vec![("host", "evil.example:80")],
+            421,
+            "foreign-host",
+        ),
+        (
+            "/v1/alerts?limit=0",
+            vec![("authorization", good)],
+            400,
+            "bad-request",
+        ),
+        (
+            "/v1/alerts?limit=9999",
+            vec![("authorization", good)],
+            400,
+            "bad-request",
+        ),
+        (
+            "/v1/alerts?verdict=guilty",
+            vec![("authorization", good)],
+            400,
+            "bad-request",
+        ),
+        (
+            "/v1/alerts?cursor=x",
+            vec![("authorization", good)],
+            400,
+            "bad-request",
+        ),
+        (
+            "/v1/alerts?credential=x",
+            vec![("authorization", good)],
+            400,
+            "bad-request",
+        ),
+        (
+            "/v1/alerts?typo=1",
+            vec![("authorization", good)],
+            400,
+            "bad-request",
+        ),
+        (
+            "/v1/alerts/x",
+            vec![("authorization", good)],
+            400,
+            "bad-request",
+        ),
+        (
+            "/v1/alerts/0b7f6a52-5d4e-5c31-9d7e-2f6d3b1a8c44",
+            vec![("authorization", good)],
+            404,
+            "not-found",
+        ),
+        (
+            "/v1/credentials/aws-access-key:AKIAIOSFODNN7EXAMPLE",
+            vec![("authorization", good)],
+            404,
+            "not-found",
+        ),
+        (
+            "/v1/credentials/x",
+            vec![("authorization", good)],
+            400,
+            "bad-request",
+        ),
         ("/nowhere", vec![], 404, "not-found"),
-        ("/v1/alerts/stream", vec![("authorization", good), ("last-event-id", "x")], 400, "bad-request"),
+        (
+            "/v1/alerts/stream",
+            vec![("authorization", good), ("last-event-id", "x")],
+            400,
+            "bad-request",
+        ),
     ] {
         let (got, body) = rig.raw(path, &headers).await;
-        let problem: Value = serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}"));
-        assert_eq!((got, problem["code"].as_str().unwrap()), (status, code), "{path} {headers:?}");
+        let problem: Value =
+            serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}"));
+        assert_eq!(
+            (got, problem["code"].as_str().unwrap()),
+            (status, code),
+            "{path} {headers:?}"
+        );
         assert!(!problem["detail"].as_str().unwrap().is_empty());
     }
     assert_eq!(rig.raw("/healthz", &[]).await, (200, "ok\n".to_owned()));
     assert_eq!(rig.raw("/openapi.json", &[]).await.0, 200);
     assert!(rig.counter("api_unauthorised").await >= 4);
     let mode = std::os::unix::fs::PermissionsExt::mode(
-        &std::fs::metadata(rig.data.join("api-token")).unwrap().permissions(),
+        &std::fs::metadata(rig.data.join("api-token"))
+            .unwrap()
+            .permissions(),
     );
     assert_eq!(mode & 0o777, 0o600);
     rig.server.stop().await;
@@ -51,7 +133,11 @@ async fn refusals() {
 
 /// The ids and alert ids of the first `count` events of a stream.
 async fn stream(rig: &Rig, last: Option<&str>, count: usize) -> Vec<(u64, String)> {
-    let (url, bearer, last) = (rig.url("/v1/alerts/stream"), rig.bearer(), last.map(str::to_owned));
+    let (url, bearer, last) = (
+        rig.url("/v1/alerts/stream"),
+        rig.bearer(),
+        last.map(str::to_owned),
+    );
     tokio::task::spawn_blocking(move || {
         let mut request = ureq::get(&url).header("authorization", bearer);
         if let Some(last) = last {

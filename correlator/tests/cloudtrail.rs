@@ -41,27 +41,128 @@ fn cases() -> Vec<Case> {
     let incomplete = "cloudtrail_files_incomplete";
     let malformed = "cloudtrail_files_malformed";
     vec![
-        case("plain.json", file(&[good("p1")]), "cloudtrail_files_done", 1),
-        case("zipped.json.gz", gzip(&file(&[good("z1")])), "cloudtrail_files_done", 1),
-        case("lines.ndjson", format!("{}\n{}\n", good("n1"), good("n2")).into_bytes(), "cloudtrail_files_done", 2),
-        case("array.json", json!([good("a1")]).to_string().into_bytes(), "cloudtrail_files_done", 1),
-        case("truncated.json", whole[..whole.len() / 2].to_vec(), incomplete, 0),
-        case("truncated.json.gz", zipped[..zipped.len() - 9].to_vec(), incomplete, 0),
+        case(
+            "plain.json",
+            file(&[good("p1")]),
+            "cloudtrail_files_done",
+            1,
+        ),
+        case(
+            "zipped.json.gz",
+            gzip(&file(&[good("z1")])),
+            "cloudtrail_files_done",
+            1,
+        ),
+        case(
+            "lines.ndjson",
+            format!("{}\n{}\n", good("n1"), good("n2")).into_bytes(),
+            "cloudtrail_files_done",
+            2,
+        ),
+        case(
+            "array.json",
+            json!([good("a1")]).to_string().into_bytes(),
+            "cloudtrail_files_done",
+            1,
+        ),
+        case(
+            "truncated.json",
+            whole[..whole.len() / 2].to_vec(),
+            incomplete,
+            0,
+        ),
+        case(
+            "truncated.json.gz",
+            zipped[..zipped.len() - 9].to_vec(),
+            incomplete,
+            0,
+        ),
         case("empty.json", Vec::new(), incomplete, 0),
         case("damaged.json.gz", broken_gzip, malformed, 0),
         case("text.json", b"hello".to_vec(), malformed, 0),
-        case("other.json", br#"{"digestStartTime":"2026-11-23T20:00:00Z"}"#.to_vec(), malformed, 0),
-        case("version.json", file(&[with("v1", "/eventVersion", json!("9.99"))]), "cloudtrail_unknown_version", 1),
-        case("keyless.json", file(&[with("k1", "/userIdentity", json!({"type":"AWSService"})), good("k2")]), "cloudtrail_no_credential", 1),
-        case("badkey.json", file(&[with("b1", "/userIdentity/accessKeyId", json!("****")), good("b2")]), "cloudtrail_rejected_bad_key", 1),
-        case("badtime.json", file(&[with("m1", "/eventTime", json!("soon")), good("m2")]), "cloudtrail_rejected_bad_time", 1),
-        case("noevent.json", file(&[with("e1", "/eventName", Value::Null), good("e2")]), "cloudtrail_rejected_no_event", 1),
-        case("number.json", file(&[json!(7), good("o2")]), "cloudtrail_rejected_not_object", 1),
-        case("damaged-record.json", format!(r#"{{"Records":[{{"a":}},{}]}}"#, good("d2")).into_bytes(), "cloudtrail_rejected_bad_json", 1),
-        case("huge.json", format!(r#"{{"Records":[{{"a":"{}"}},{}]}}"#, "x".repeat(3 << 20), good("h2")).into_bytes(), "cloudtrail_rejected_too_large", 1),
-        case("copy-of-plain.json", file(&[good("p1")]), "uses_duplicate", 0),
-        case("copy-of-zipped.json.gz", gzip(&file(&[good("z1")])), "cloudtrail_files_duplicate", 0),
-        case("digest_CloudTrail-Digest_x.json", b"{}".to_vec(), "cloudtrail_files_ignored", 0),
+        case(
+            "other.json",
+            br#"{"digestStartTime":"2026-11-23T20:00:00Z"}"#.to_vec(),
+            malformed,
+            0,
+        ),
+        case(
+            "version.json",
+            file(&[with("v1", "/eventVersion", json!("9.99"))]),
+            "cloudtrail_unknown_version",
+            1,
+        ),
+        case(
+            "keyless.json",
+            file(&[
+                with("k1", "/userIdentity", json!({"type":"AWSService"})),
+                good("k2"),
+            ]),
+            "cloudtrail_no_credential",
+            1,
+        ),
+        case(
+            "badkey.json",
+            file(&[
+                with("b1", "/userIdentity/accessKeyId", json!("****")),
+                good("b2"),
+            ]),
+            "cloudtrail_rejected_bad_key",
+            1,
+        ),
+        case(
+            "badtime.json",
+            file(&[with("m1", "/eventTime", json!("soon")), good("m2")]),
+            "cloudtrail_rejected_bad_time",
+            1,
+        ),
+        case(
+            "noevent.json",
+            file(&[with("e1", "/eventName", Value::Null), good("e2")]),
+            "cloudtrail_rejected_no_event",
+            1,
+        ),
+        case(
+            "number.json",
+            file(&[json!(7), good("o2")]),
+            "cloudtrail_rejected_not_object",
+            1,
+        ),
+        case(
+            "damaged-record.json",
+            format!(r#"{{"Records":[{{"a":}},{}]}}"#, good("d2")).into_bytes(),
+            "cloudtrail_rejected_bad_json",
+            1,
+        ),
+        case(
+            "huge.json",
+            format!(
+                r#"{{"Records":[{{"a":"{}"}},{}]}}"#,
+                "x".repeat(3 << 20),
+                good("h2")
+            )
+            .into_bytes(),
+            "cloudtrail_rejected_too_large",
+            1,
+        ),
+        case(
+            "copy-of-plain.json",
+            file(&[good("p1")]),
+            "uses_duplicate",
+            0,
+        ),
+        case(
+            "copy-of-zipped.json.gz",
+            gzip(&file(&[good("z1")])),
+            "cloudtrail_files_duplicate",
+            0,
+        ),
+        case(
+            "digest_CloudTrail-Digest_x.json",
+            b"{}".to_vec(),
+            "cloudtrail_files_ignored",
+            0,
+        ),
     ]
 }
 
@@ -78,7 +179,10 @@ async fn every_bad_file_is_counted_and_stops_nothing() {
             case.bytes = seen[original].clone();
         }
         seen.insert(case.name.to_owned(), case.bytes.clone());
-        let (counted, uses) = (rig.counter(case.counter).await, rig.counter("uses_new").await);
+        let (counted, uses) = (
+            rig.counter(case.counter).await,
+            rig.counter("uses_new").await,
+        );
         rig.deliver(case.name, &case.bytes);
         rig.reaches(case.counter, counted + 1).await;
         rig.reaches("uses_new", uses + case.uses).await;
@@ -89,8 +193,14 @@ async fn every_bad_file_is_counted_and_stops_nothing() {
     }
     let notes = std::fs::read_to_string(rig.data.join("dead-letters/cloudtrail.ndjson")).unwrap();
     assert!(notes.lines().count() >= 6, "{notes}");
-    assert!(notes.contains("bad-key") && notes.contains("badkey.json"), "{notes}");
-    assert!(!notes.contains(common::KEY), "a note holds no content: {notes}");
+    assert!(
+        notes.contains("bad-key") && notes.contains("badkey.json"),
+        "{notes}"
+    );
+    assert!(
+        !notes.contains(common::KEY),
+        "a note holds no content: {notes}"
+    );
     let status = rig.get("/v1/status").await;
     assert_eq!(status["sources"][0]["pending"], 6, "{status}");
     rig.server.stop().await;
@@ -118,7 +228,9 @@ async fn a_file_still_being_written_is_taken_once_it_is_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deep_folders_and_files_from_before_the_start_are_found_and_read_once() {
     let dir = tempfile::tempdir().unwrap();
-    let early = dir.path().join("trail/AWSLogs/1/CloudTrail/us-east-1/2026/11/23");
+    let early = dir
+        .path()
+        .join("trail/AWSLogs/1/CloudTrail/us-east-1/2026/11/23");
     std::fs::create_dir_all(&early).unwrap();
     std::fs::write(early.join("early.json"), file(&[good("f1")])).unwrap();
     let rig = Rig::start(dir.path()).await;
@@ -150,9 +262,11 @@ fn corpora() {
         corpora.join("panther/aws_cloudtrail.ndjson"),
     ];
     let stratus = std::fs::read_dir(corpora.join("stratus")).unwrap();
-    files.extend(stratus.map(|e| e.unwrap().path()).filter(|p| {
-        p.file_name().unwrap().to_string_lossy().starts_with("aws.")
-    }));
+    files.extend(
+        stratus
+            .map(|e| e.unwrap().path())
+            .filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("aws.")),
+    );
     let (mut records, mut uses, mut keyless) = (0, 0, 0);
     let mut refused = std::collections::BTreeMap::new();
     for path in files {
@@ -179,7 +293,9 @@ fn corpora() {
         }
     }
     let sum: i32 = refused.values().sum();
-    println!("corpora: {records} records, {uses} uses, {keyless} without a key, refused {refused:?}");
+    println!(
+        "corpora: {records} records, {uses} uses, {keyless} without a key, refused {refused:?}"
+    );
     assert_eq!(records, uses + keyless + sum);
     assert!(records > 3000 && uses > 3000);
 }
@@ -192,7 +308,11 @@ async fn a_foreign_use_is_an_alert_within_a_second() {
     let start = std::time::Instant::now();
     rig.deliver("theft.json.gz", &gzip(&file(&[good("u1")])));
     let alert = rig.alert().await;
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
     assert_eq!(alert["verdict"], "unexplained-use");
     assert_eq!(alert["unexplained"][0]["usage"]["id"], "aws.cloudtrail:u1");
     rig.server.stop().await;

@@ -21,15 +21,24 @@ async fn a_kill_changes_nothing() {
     rig.holder("laptop", minutes_ago(0)).await;
     assert_eq!(rig.counter("ingest_duplicates").await, 2);
     assert_eq!(rig.counter("ingest_events").await, 0);
-    rig.deliver("again.json", &file(&[record("u1", minutes_ago(10)), record("u2", minutes_ago(9))]));
+    rig.deliver(
+        "again.json",
+        &file(&[record("u1", minutes_ago(10)), record("u2", minutes_ago(9))]),
+    );
     rig.reaches("uses_new", 1).await;
     assert_eq!(rig.counter("uses_duplicate").await, 1);
-    assert_eq!(rig.alert().await["unexplained_total"], 2, "one alert, grown");
+    assert_eq!(
+        rig.alert().await["unexplained_total"],
+        2,
+        "one alert, grown"
+    );
     rig.server.stop().await;
 
     // After a proper stop the snapshot is used, with the same result.
     let rig = Rig::start(dir.path()).await;
-    let lineage = rig.get("/v1/credentials/aws-access-key:AKIAIOSFODNN7EXAMPLE").await;
+    let lineage = rig
+        .get("/v1/credentials/aws-access-key:AKIAIOSFODNN7EXAMPLE")
+        .await;
     assert_eq!(lineage["totals"]["unexplained"], 2, "{lineage}");
     rig.server.stop().await;
 }
@@ -51,7 +60,10 @@ async fn the_recorded_inputs_replay_to_the_same_alert_bit_for_bit() {
     };
     let effects = run();
     assert_eq!(effects, run());
-    let last = effects.lines().rfind(|l| l.contains("\"effect\":\"alert\"")).unwrap();
+    let last = effects
+        .lines()
+        .rfind(|l| l.contains("\"effect\":\"alert\""))
+        .unwrap();
     let mut alert: serde_json::Value = serde_json::from_str(last).unwrap();
     alert.as_object_mut().unwrap().remove("effect");
     assert_eq!(alert, served);

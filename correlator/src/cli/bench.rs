@@ -2,8 +2,8 @@
 //!
 //! A whole correlator runs in this process on a directory of its own. Each round has a credential
 //! of its own with one holder whose watermark is ahead, so that the use in the dropped file can be
-//! judged at once; the clock starts when the file is renamed into the folder and stops when the
-//! alert stream delivers the alert.
+//! judged at once; the clock starts when the file is renamed into the folder and stops when a
+//! client of the API's alert stream (HTTP, server-sent events) has received and read the alert.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -14,13 +14,17 @@ use anyhow::{Context as _, Result, bail, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::{SignedDuration, Timestamp};
+use keytrail_model::alert::Alert;
 use keytrail_model::coverage::{Coverage, CoverageArea, CoverageRow, CoverageState};
 use keytrail_model::credential::CredentialId;
 use keytrail_model::fact::{Exposure, ExposureSource, Fact, HostEvent, Watermark};
 use keytrail_model::ids::{BootId, EventRef, HostId, ProcessKey};
 use keytrail_model::process::{Actor, ProcessSummary, UnitKind};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::Client;
+use super::client::Api;
 use super::style::print;
 use crate::clock;
 use crate::config::Config;
@@ -43,7 +47,13 @@ pub(super) async fn run(data_dir: &Path, rounds: u32) -> Result<()> {
         ..Config::default()
     })
     .await?;
-    let taken = measure(&server, &folder, rounds).await;
+    let client = Client {
+        api: format!("http://{}", server.api),
+        token_file: None,
+        data_dir: data_dir.join("data"),
+    };
+    let delivered = listen(Api::new(&client)?);
+    let taken = measure(&server, delivered, &folder, rounds).await;
     server.stop().await;
     let mut taken = taken?;
     taken.sort();
@@ -52,7 +62,7 @@ pub(super) async fn run(data_dir: &Path, rounds: u32) -> Result<()> {
         taken.get(index).map_or(0.0, |d| d.as_secs_f64() * 1000.0)
     };
     let report = serde_json::json!({
-        "what": "CloudTrail file renamed into the folder -> alert delivered by the runner's feed",
+        "what": "CloudTrail file renamed into the folder -> alert received on the API's stream",
         "rounds": rounds,
         "median_ms": at(50),
         "p99_ms": at(99),
@@ -61,11 +71,30 @@ pub(super) async fn run(data_dir: &Path, rounds: u32) -> Result<()> {
     Ok(print(&format!("{report}\n"))?)
 }
 
-async fn measure(server: &Server, folder: &Path, rounds: u32) -> Result<Vec<Duration>> {
+/// Follows the alert stream on a thread of its own: whose alert arrived, and when.
+fn listen(api: Api) -> mpsc::Receiver<(CredentialId, Instant)> {
+    let (sender, receiver) = mpsc::channel(1024);
+    std::thread::spawn(move || {
+        // From the first alert on, so that it does not matter when the stream opens. It ends with
+        // the server; a missing alert is noticed by whoever waits for it.
+        let ended = api.stream(Some(0), |data| {
+            let alert: Alert = serde_json::from_str(data)?;
+            Ok(sender.blocking_send((alert.credential, Instant::now()))?)
+        });
+        drop(ended);
+    });
+    receiver
+}
+
+async fn measure(
+    server: &Server,
+    mut delivered: mpsc::Receiver<(CredentialId, Instant)>,
+    folder: &Path,
+    rounds: u32,
+) -> Result<Vec<Duration>> {
     let host = HostId("bench-host".to_owned());
     let boot = BootId(Uuid::new_v4());
     let mut taken = Vec::new();
-    let mut feed = server.handle().subscribe();
     for round in 0..rounds {
         let key = format!("AKIA{:A>16}", base26(round));
         let credential = CredentialId::aws_access_key(&key)?;
@@ -80,13 +109,14 @@ async fn measure(server: &Server, folder: &Path, rounds: u32) -> Result<Vec<Dura
         let start = Instant::now();
         std::fs::rename(&temporary, folder.join(format!("{round}.json.gz")))?;
         loop {
-            let change = match tokio::time::timeout(PATIENCE, feed.recv()).await {
-                Ok(change) => change?,
+            match tokio::time::timeout(PATIENCE, delivered.recv()).await {
+                Ok(Some((about, when))) if about == credential => {
+                    taken.push(when.duration_since(start));
+                    break;
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => bail!("round {round}: the alert stream ended"),
                 Err(_) => bail!("round {round}: no alert within {} s", PATIENCE.as_secs()),
-            };
-            if change.alert.credential == credential {
-                taken.push(start.elapsed());
-                break;
             }
         }
     }

@@ -116,7 +116,10 @@ fn a_newer_schema_is_refused_in_words() {
     conn.execute("UPDATE meta SET value = 99", []).unwrap();
     drop(conn);
     let error = Store::open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("schema version 99") && error.contains("newer"), "{error}");
+    assert!(
+        error.contains("schema version 99") && error.contains("newer"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -124,7 +127,10 @@ fn damage_is_named_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join(FILE_NAME), vec![7_u8; 8192]).unwrap();
     let error = Store::open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("damaged") && error.contains("move it away"), "{error}");
+    assert!(
+        error.contains("damaged") && error.contains("move it away"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -132,13 +138,21 @@ fn a_damaged_block_is_never_read_as_data() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     let mut batch = store.begin(at(0)).unwrap();
-    batch.append(&(0..50).map(tick).collect::<Vec<_>>()).unwrap();
+    batch
+        .append(&(0..50).map(tick).collect::<Vec<_>>())
+        .unwrap();
     batch.commit().unwrap();
-    let block: Vec<u8> = store.conn.query_row("SELECT block FROM log", [], |r| r.get(0)).unwrap();
+    let block: Vec<u8> = store
+        .conn
+        .query_row("SELECT block FROM log", [], |r| r.get(0))
+        .unwrap();
     for at in 0..block.len() {
         let mut damaged = block.clone();
         damaged[at] ^= 0x40;
-        store.conn.execute("UPDATE log SET block = ?1", [damaged]).unwrap();
+        store
+            .conn
+            .execute("UPDATE log SET block = ?1", [damaged])
+            .unwrap();
         let read = store.replay(0, |_, _| Ok::<(), StoreError>(()));
         // A bit of the frame header may be without meaning; what is read is then the same.
         if read.is_ok() {
@@ -155,7 +169,9 @@ fn retention_keeps_what_a_restart_needs() {
         let mut batch = store.begin(at(n)).unwrap();
         batch.append(&[tick(n)]).unwrap();
         if n == 1 {
-            batch.put_snapshot(&keytrail_join::Settings::default(), b"{}").unwrap();
+            batch
+                .put_snapshot(&keytrail_join::Settings::default(), b"{}")
+                .unwrap();
         }
         batch.commit().unwrap();
     }
