@@ -164,10 +164,7 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
 
 /// Memory of this process may hold environments: it must not land in a core file.
 fn no_core_dumps() {
-    use nix::sys::{prctl, resource};
-    let limited = resource::setrlimit(resource::Resource::RLIMIT_CORE, 0, 0);
-    let hidden = prctl::set_dumpable(false);
-    if let Err(error) = limited.and(hidden) {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!(%error, "core dumps of the sensor cannot be switched off");
     }
 }
