@@ -72,7 +72,11 @@ impl FsView {
     }
 
     fn open(&self, path: &Path, flags: OFlag) -> io::Result<File> {
-        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let mut flags = flags | OFlag::O_CLOEXEC;
+        // openat2 refuses what has no meaning beside O_PATH.
+        if !flags.contains(OFlag::O_PATH) {
+            flags |= OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        }
         match &self.root {
             None => std::fs::OpenOptions::new()
                 .read(true)
@@ -177,6 +181,24 @@ mod tests {
                 (u64::from(major) << 20) | u64::from(minor)
             );
         }
+    }
+
+    #[test]
+    fn another_root_shows_the_same_files() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "text").unwrap();
+        let root = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlag::O_PATH.bits())
+            .open(dir.path())
+            .unwrap();
+        let view = FsView::rooted(root.into());
+        assert!(!view.is_host());
+        assert_eq!(view.metadata(Path::new("/file")).unwrap().len(), 4);
+        assert!(view.is_file(Path::new("/../file")), "links and .. stay inside");
+        assert_eq!(view.read(Path::new("/file"), 10).unwrap(), b"text");
+        assert!(view.realpath(Path::new("/file")).unwrap().ends_with("file"));
+        assert_eq!(view.list(Path::new("/"), 10), ["file"]);
     }
 
     #[test]

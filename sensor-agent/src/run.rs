@@ -7,10 +7,12 @@ use jiff::Timestamp;
 use keytrail_model::coverage::Coverage;
 use keytrail_model::fact::{Fact, Gap, GapKind};
 use keytrail_model::ids::BootId;
+use keytrail_pki::files::{FileError, private_folder};
 use keytrail_pki::token::JoinToken;
 use keytrail_spool::Limits;
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::clock::{self, BootClock};
@@ -34,6 +36,8 @@ const REFRESH: Duration = Duration::from_secs(10);
 const WATERMARK: Duration = Duration::from_millis(250);
 /// How long the end waits for the last acknowledgements.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How long the start waits for a first enrolment.
+const ENROL_PATIENCE: Duration = Duration::from_secs(3);
 /// Between attempts to enrol.
 const ENROL_RETRY: Duration = Duration::from_secs(2);
 /// A wall clock that steps by more than this is reported.
@@ -64,6 +68,9 @@ pub enum RunError {
         /// How to mend it.
         hint: &'static str,
     },
+    /// The state folder.
+    #[error(transparent)]
+    StateDir(#[from] FileError),
     /// The clock.
     #[error("cannot read CLOCK_BOOTTIME: {0}")]
     Clock(#[from] nix::Error),
@@ -138,9 +145,16 @@ pub async fn run(
     let clock = BootClock::measure()?;
     let knowledge = knowledge(config)?;
     let uplink_config = uplink_config(config, &clock)?;
+    private_folder(&config.state_dir)?;
     let mut sensor = Sensor::load(&sensor_config(config)?)?;
-    let uplink = Uplink::start(uplink_config.clone())?;
-    let enrolling = tokio::spawn(keep_enrolling(config.clone(), uplink_config));
+    // A first enrolment usually takes milliseconds; without one the stream would only fail and
+    // wait. A correlator that is away must not keep the sensor from seeing.
+    let enrolling = tokio::spawn(keep_enrolling(config.clone(), uplink_config.clone()));
+    let enrolled = wait_for(&enrolling, ENROL_PATIENCE).await;
+    if !enrolled {
+        warn!("not enrolled yet: watching begins, facts wait in the outbox");
+    }
+    let uplink = Uplink::start(uplink_config)?;
     let outbox = uplink.outbox();
 
     let people = People::read();
@@ -308,6 +322,15 @@ async fn keep_enrolling(config: Config, uplink: UplinkConfig) {
         }
         tokio::time::sleep(ENROL_RETRY).await;
     }
+}
+
+/// True when the task ends within `patience`.
+async fn wait_for(task: &JoinHandle<()>, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
+    while !task.is_finished() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    task.is_finished()
 }
 
 /// Remembers on disk up to when this host was watched, so that the time in which no agent ran is
