@@ -92,16 +92,16 @@ async fn main() {
         .map_or(1_000_000, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let limits = Limits {
-        max_bytes: 4 << 30,
-    };
+    let limits = Limits { max_bytes: 4 << 30 };
     let disk = Spool::open(&path("sink.db"), [0; 16], limits).unwrap().0;
     let config = IngestConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         pki_dir: path("pki"),
         ..IngestConfig::default()
     };
-    let ingest = Ingest::start(config, Arc::new(Disk(Mutex::new(disk)))).await.unwrap();
+    let ingest = Ingest::start(config, Arc::new(Disk(Mutex::new(disk))))
+        .await
+        .unwrap();
     let token = ingest.issue_token(Duration::from_mins(1), None).unwrap();
     let address = ingest.address().to_string();
     ensure(&Enrolment {

@@ -195,7 +195,10 @@ mod tests {
         let view = FsView::rooted(root.into());
         assert!(!view.is_host());
         assert_eq!(view.metadata(Path::new("/file")).unwrap().len(), 4);
-        assert!(view.is_file(Path::new("/../file")), "links and .. stay inside");
+        assert!(
+            view.is_file(Path::new("/../file")),
+            "links and .. stay inside"
+        );
         assert_eq!(view.read(Path::new("/file"), 10).unwrap(), b"text");
         assert!(view.realpath(Path::new("/file")).unwrap().ends_with("file"));
         assert_eq!(view.list(Path::new("/"), 10), ["file"]);

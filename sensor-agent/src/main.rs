@@ -122,11 +122,16 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
 }
 
 fn start(args: &RunArgs) -> anyhow::Result<()> {
     no_core_dumps();
+    // A supervisor that waits for signals itself may have left them blocked for us.
+    if let Err(error) = nix::sys::signal::SigSet::all().thread_unblock() {
+        tracing::warn!(%error, "signals cannot be unblocked: stopping may need SIGKILL");
+    }
     let config = Config::read(args.config.as_ref(), args)?;
     // One thread takes events in order; the stream and its TLS may use the other.
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -229,7 +229,8 @@ impl Sender {
     /// One connection: streams for one boot after the other until something breaks.
     async fn connect_and_stream(&self, backoff: &mut Backoff) -> Result<(), StreamEnd> {
         let config = &self.config;
-        let identity = Identity::load(&config.state_dir).map_err(|error| StreamEnd::enrol(&error))?;
+        let identity =
+            Identity::load(&config.state_dir).map_err(|error| StreamEnd::enrol(&error))?;
         let connected = connect::connect(&config.address, &config.ca_pem, Some(&identity))
             .await
             .map_err(|error| StreamEnd::connect(&error))?;

@@ -191,21 +191,29 @@ async fn facts_arrive_once_in_order_and_free_the_spool() {
     let again = enrol(state.path(), &ingest, None).await.unwrap();
     assert_eq!(again.host(), identity.host());
     let other = tempfile::tempdir().unwrap();
-    let refused = enrol(other.path(), &ingest, Some(&token)).await.unwrap_err();
+    let refused = enrol(other.path(), &ingest, Some(&token))
+        .await
+        .unwrap_err();
     assert!(matches!(refused, EnrolError::Refused(_)), "{refused}");
 
     let config = config(state.path(), ingest.address(), ingest.ca_pem(), boot(1));
     let uplink = Uplink::start(config).unwrap();
     let outbox = uplink.outbox();
     for chunk in 0..20 {
-        assert_eq!(outbox.push(facts(chunk * 100..(chunk + 1) * 100)).dropped, 0);
+        assert_eq!(
+            outbox.push(facts(chunk * 100..(chunk + 1) * 100)).dropped,
+            0
+        );
         outbox.watermark(Timestamp::now());
     }
     assert!(uplink.drain(PATIENCE).await, "{:?}", uplink.status());
     let kept = store.of(identity.host(), boot(1));
     assert_eq!(ids(&kept), (0..2000).collect::<Vec<_>>());
     let status = until(&uplink, "freed", |status| status.spool.bytes == 0).await;
-    assert_eq!((status.acked, status.durable, status.dropped), (2000, 2000, 0));
+    assert_eq!(
+        (status.acked, status.durable, status.dropped),
+        (2000, 2000, 0)
+    );
     // The last promise comes after the last fact, with a measured clock (one machine, one clock).
     let start = std::time::Instant::now();
     let (watermark, after) = loop {
@@ -275,7 +283,10 @@ async fn nothing_is_lost_or_doubled_when_either_end_restarts() {
     let ingest = self::ingest(pki.path(), address, &store).await;
     assert!(uplink.drain(PATIENCE).await, "{:?}", uplink.status());
     assert_eq!(store.of(identity.host(), boot(1)).facts.len(), 6010);
-    assert_eq!(ids(&store.of(identity.host(), boot(2))), (0..5).collect::<Vec<_>>());
+    assert_eq!(
+        ids(&store.of(identity.host(), boot(2))),
+        (0..5).collect::<Vec<_>>()
+    );
 
     // Someone deletes the spool: new facts get numbers of their own (SP-7).
     uplink.stop().await;
@@ -288,7 +299,10 @@ async fn nothing_is_lost_or_doubled_when_either_end_restarts() {
         }
     };
     tokio::time::timeout(PATIENCE, all_there).await.unwrap();
-    assert_eq!(ids(&store.of(identity.host(), boot(2))), (0..9).collect::<Vec<_>>());
+    assert_eq!(
+        ids(&store.of(identity.host(), boot(2))),
+        (0..9).collect::<Vec<_>>()
+    );
     uplink.stop().await;
     ingest.stop().await;
 }
@@ -315,10 +329,15 @@ async fn hosts_are_kept_apart_and_revocation_ends_a_stream() {
     }
     assert_eq!(ingest.streams().len(), 2);
     let (identity, uplink) = &sensors[0];
-    let closed = ingest.revoke(&Serial(identity.serial().to_owned())).unwrap();
+    let closed = ingest
+        .revoke(&Serial(identity.serial().to_owned()))
+        .unwrap();
     assert_eq!(closed, 1);
     let status = until(uplink, "revoked", |status| {
-        status.trouble.as_ref().is_some_and(|why| why.contains("revoked"))
+        status
+            .trouble
+            .as_ref()
+            .is_some_and(|why| why.contains("revoked"))
     });
     assert!(!status.await.connected);
     // The other goes on.
@@ -357,10 +376,31 @@ async fn wrong_certificates_get_one_clear_answer_each() {
     let (our_ca, other_ca) = (ours.certificate_pem(), other.certificate_pem());
     for (name, ca, tenant, validity, trusted, expected) in [
         ("expired", &ours, "default", long_ago, our_ca, "expired"),
-        ("early", &ours, "default", in_future, our_ca, "not valid yet"),
+        (
+            "early",
+            &ours,
+            "default",
+            in_future,
+            our_ca,
+            "not valid yet",
+        ),
         ("other CA", &other, "default", good, our_ca, "another CA"),
-        ("other correlator", &ours, "default", good, other_ca, "another CA"),
-        ("other tenant", &ours, "elsewhere", good, our_ca, "tenant `elsewhere`"),
+        (
+            "other correlator",
+            &ours,
+            "default",
+            good,
+            other_ca,
+            "another CA",
+        ),
+        (
+            "other tenant",
+            &ours,
+            "elsewhere",
+            good,
+            our_ca,
+            "tenant `elsewhere`",
+        ),
     ] {
         let state = tempfile::tempdir().unwrap();
         forge(state.path(), ca, tenant, validity);

@@ -273,7 +273,9 @@ impl Stream<'_> {
             let end = *item.seqs().end();
             match item {
                 Item::Block(stored) => {
-                    if let Some(time) = stored.mark.and_then(|us| Timestamp::from_microsecond(us).ok())
+                    if let Some(time) = stored
+                        .mark
+                        .and_then(|us| Timestamp::from_microsecond(us).ok())
                         && self.said.is_none_or(|said| said < time)
                         && stored.first_seq >= self.next
                     {
@@ -291,7 +293,8 @@ impl Stream<'_> {
                     }));
                 }
                 Item::Lost(lost) => {
-                    let time = |us| Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH);
+                    let time =
+                        |us| Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH);
                     self.queue.push_back(Out::Lost(wire::Lost {
                         first_seq: lost.first_seq,
                         last_seq: end,
