@@ -193,10 +193,10 @@ impl Runner {
             self.last_upkeep = now;
             self.prune(now);
         }
-        if due || self.store.wal_bytes() > WAL_LIMIT {
-            if let Err(error) = self.store.checkpoint() {
-                tracing::warn!(%error, "checkpoint failed; tried again later");
-            }
+        if (due || self.store.wal_bytes() > WAL_LIMIT)
+            && let Err(error) = self.store.checkpoint()
+        {
+            tracing::warn!(%error, "checkpoint failed; tried again later");
         }
     }
 

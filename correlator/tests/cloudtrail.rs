@@ -1,5 +1,16 @@
 //! CloudTrail files of every kind, good and bad, through the whole correlator.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    missing_docs,
+    dead_code,
+    reason = "test code: it fails by panicking and has no public interface"
+)]
+
 mod common;
 
 use std::path::Path;

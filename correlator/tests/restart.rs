@@ -1,5 +1,16 @@
 //! Kills and restarts: the same facts give the same verdicts, and nothing is taken twice.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    missing_docs,
+    dead_code,
+    reason = "test code: it fails by panicking and has no public interface"
+)]
+
 mod common;
 
 use common::{Rig, file, holder, minutes_ago, record};

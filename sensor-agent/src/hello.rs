@@ -107,10 +107,7 @@ enum Parsed {
 fn parse(stream: &[u8]) -> Parsed {
     let mut message = Vec::new();
     let mut rest = stream;
-    loop {
-        let Some((header, body)) = rest.split_at_checked(5) else {
-            break;
-        };
+    while let Some((header, body)) = rest.split_at_checked(5) {
         let &[kind, major, _, high, low] = header else {
             break;
         };

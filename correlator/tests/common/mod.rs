@@ -1,4 +1,15 @@
 //! A correlator in this process, with made-up facts and files.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    missing_docs,
+    dead_code,
+    reason = "test code: it fails by panicking and has no public interface"
+)]
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
 use std::io::Write as _;

@@ -62,8 +62,7 @@ fn by_executable(catalogue: &Catalogue, candidate: Candidate<'_>) -> Option<Reco
     catalogue.rows().iter().find_map(|row| {
         let by_path = row.exe.iter().any(|glob| glob_matches(glob, path));
         let by_package = manifest.as_ref().is_some_and(|(_, m)| {
-            row.npm.iter().any(|name| m.name == *name)
-                && row.bin.iter().any(|b| b == basename(path))
+            row.npm.contains(&m.name) && row.bin.iter().any(|b| b == basename(path))
         });
         if !by_path && !by_package {
             return None;
@@ -97,7 +96,7 @@ fn by_script(catalogue: &Catalogue, candidate: Candidate<'_>, script: &str) -> O
         let row = catalogue
             .rows()
             .iter()
-            .find(|row| row.npm.iter().any(|name| m.name == *name))?;
+            .find(|row| row.npm.contains(&m.name))?;
         let inside = real.strip_prefix(dir).ok()?;
         let known = row
             .bin
@@ -112,7 +111,7 @@ fn by_script_path(
     catalogue: &Catalogue,
     candidate: Candidate<'_>,
     written: &Path,
-    real: &PathBuf,
+    real: &Path,
 ) -> Option<Recognised> {
     let fits = |row: &&AgentRow| {
         row.script.iter().any(|glob| {

@@ -245,11 +245,11 @@ impl Identity {
         }
         match &server.package {
             // Install scripts of other packages run below a launcher too: the name must agree.
-            Some(known) if same_package(known, package) => {
-                if manifest || package.version.is_some() {
-                    server.package = Some(package.clone());
-                    unit.manifest_seen = manifest;
-                }
+            Some(known)
+                if same_package(known, package) && (manifest || package.version.is_some()) =>
+            {
+                server.package = Some(package.clone());
+                unit.manifest_seen = manifest;
             }
             Some(_) => {}
             None if !is_package_manager(package) => {
