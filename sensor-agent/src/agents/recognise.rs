@@ -1,6 +1,6 @@
 //! Is this process an agent, and which version of it?
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use keytrail_model::process::Confidence;
 
@@ -115,7 +115,7 @@ fn by_script_path(
 ) -> Option<Recognised> {
     let fits = |row: &&AgentRow| {
         row.script.iter().any(|glob| {
-            [real.as_path(), written]
+            [real, written]
                 .iter()
                 .any(|p| glob_matches(glob, &p.to_string_lossy()))
         })
