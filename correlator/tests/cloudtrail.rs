@@ -156,11 +156,12 @@ fn cases() -> Vec<Case> {
             "cloudtrail_rejected_too_large",
             1,
         ),
+        // The same record in another file, as after a replayed delivery.
         case(
-            "copy-of-plain.json",
-            file(&[good("p1")]),
+            "again.json",
+            file(&[good("p1"), good("p9")]),
             "uses_duplicate",
-            0,
+            1,
         ),
         case(
             "copy-of-zipped.json.gz",
