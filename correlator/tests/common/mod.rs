@@ -10,7 +10,6 @@
     dead_code,
     reason = "test code: it fails by panicking and has no public interface"
 )]
-#![allow(dead_code, reason = "every test file uses a part of it")]
 
 use std::io::Write as _;
 use std::net::SocketAddr;
