@@ -158,7 +158,7 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
                 "plan": coverage.plan,
                 "kernel": coverage.kernel,
                 "scope": coverage.scope,
-                "coverage": coverage.rows,
+                "coverage": coverage,
             });
             println!("{ready}");
         })
