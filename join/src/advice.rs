@@ -122,6 +122,58 @@ fn revoke(credential: &CredentialId) -> ProposedAction {
             ),
             risk: Some("irreversible; whatever else uses it stops".to_owned()),
         },
+        CredentialKind::GcpServiceAccountKey => ProposedAction {
+            what: format!("Disable service account key {}", credential.value()),
+            how: Some(format!(
+                "gcloud iam service-accounts keys disable {}",
+                credential.value()
+            )),
+            risk: Some(
+                "whatever else uses the key stops; access tokens already issued may last up to an \
+                 hour"
+                    .to_owned(),
+            ),
+        },
+        CredentialKind::EntraToken | CredentialKind::EntraSession => ProposedAction {
+            what: "Revoke the user's sign-in sessions in Entra".to_owned(),
+            how: Some("POST /users/{id}/revokeSignInSessions (Microsoft Graph)".to_owned()),
+            risk: Some("the user signs in anew everywhere; access tokens live on for up to an hour where continuous access evaluation is off".to_owned()),
+        },
+        CredentialKind::EntraClientCredential => ProposedAction {
+            what: format!(
+                "Remove client credential {} from its application",
+                credential.value()
+            ),
+            how: Some(
+                "POST /applications/{id}/removePassword or removeKey (Microsoft Graph)".to_owned(),
+            ),
+            risk: Some("whatever else signs in with it stops".to_owned()),
+        },
+        CredentialKind::VaultToken => ProposedAction {
+            what: format!("Revoke the Vault token with accessor {}", credential.value()),
+            how: Some("vault token revoke -accessor <accessor>".to_owned()),
+            risk: Some("its child tokens and leases end with it".to_owned()),
+        },
+        CredentialKind::OktaApiToken
+        | CredentialKind::GitlabToken
+        | CredentialKind::PypiToken
+        | CredentialKind::KubernetesToken
+        | CredentialKind::X509Certificate
+        | CredentialKind::SshKey
+        | CredentialKind::Jwt
+        | CredentialKind::Session
+        | CredentialKind::Principal
+        | CredentialKind::PublicKey
+        | CredentialKind::CredentialStore
+        | CredentialKind::KeyedHash => ProposedAction {
+            what: format!(
+                "Revoke or rotate {} {}",
+                credential.kind().title(),
+                credential.value()
+            ),
+            how: None,
+            risk: Some("whatever else uses it stops until it has the new one".to_owned()),
+        },
     }
 }
 
@@ -133,6 +185,12 @@ pub(crate) fn techniques(alert: &Alert) -> Vec<String> {
             // Unsecured Credentials: Credentials In Files / Unsecured Credentials.
             ExposureSource::File { .. } => "T1552.001",
             ExposureSource::Environment { .. } => "T1552",
+            // Credentials from Password Stores.
+            ExposureSource::Socket { .. } => "T1555",
+            // Unsecured Credentials: Cloud Instance Metadata API.
+            ExposureSource::Metadata { .. } => "T1552.005",
+            // OS Credential Dumping: Proc Filesystem.
+            ExposureSource::Process { .. } => "T1003.007",
         });
     }
     if !alert.egress.is_empty() {

@@ -85,6 +85,7 @@ impl Credential {
             source: exposure.source.clone(),
             actor: exposure.actor.clone(),
             unexpected_reader: exposure.unexpected_reader,
+            destinations: exposure.destinations.clone(),
         };
         let holdings = self.holders.entry(event.host.clone()).or_default();
         if let Some((_, holding)) = holdings.iter_mut().find(|(known, _)| *known == unit) {

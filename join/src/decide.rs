@@ -69,16 +69,10 @@ struct Candidate<'a> {
 /// Connections on `host` that can have carried `usage`, those with the right name first.
 fn candidates<'a>(host: &'a Host, usage: &Consumption) -> Vec<Candidate<'a>> {
     let window = Window::of(usage, host);
-    let names: Vec<&str> = match &usage.server_name {
-        // The provider repeats the name that the client asked for: only that one fits.
-        Some(asked) => host.names().filter(|name| name == asked).collect(),
-        None => host
-            .names()
-            .filter(|name| {
-                affinity::aws_endpoint_serves(name, &usage.service, usage.region.as_deref())
-            })
-            .collect(),
-    };
+    let names: Vec<&str> = host
+        .names()
+        .filter(|name| affinity::serves(name, usage))
+        .collect();
     names
         .into_iter()
         .flat_map(|name| host.named(name))

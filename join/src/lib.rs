@@ -172,8 +172,15 @@ impl Join {
                 host.cover(time, coverage);
                 return self.look_again(host_id, Again::Unsettled, time, effects);
             }
-            // Lineage travels inside exposures; the store keeps these two for people.
-            Fact::ProcessStarted(_) | Fact::ProcessExited(_) => return,
+            // Lineage travels inside exposures; the store keeps these for people.
+            Fact::ProcessStarted(_)
+            | Fact::ProcessExited(_)
+            | Fact::Listening(_)
+            | Fact::Accepted(_)
+            | Fact::RequestEdge(_)
+            | Fact::NameLookups(_)
+            | Fact::ConfigChanged(_)
+            | Fact::Tampering(_) => return,
         };
         self.connection_changed(host_id, touched, time, effects);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use keytrail_model::affinity::is_affine;
+use keytrail_model::affinity::{is_affine, under};
 use keytrail_model::alert::{
     Alert, Change, EgressEvidence, ExplainedUse, ExposureEvidence, Holder, Owner, UnexplainedUse,
     Verdict,
@@ -131,10 +131,9 @@ fn suspects<'a>(
             if !holding.exposure.unexpected_reader {
                 continue;
             }
-            let since = holding.span.first;
             let egress: Vec<EgressEvidence> = host
                 .of_unit(*unit)
-                .filter(|connection| leaves(settings, host, id.kind(), since, connection))
+                .filter(|connection| leaves(settings, host, id, holding, connection))
                 .filter_map(evidence)
                 .take(MAX_EGRESS)
                 .collect();
@@ -166,8 +165,8 @@ fn suspects<'a>(
 fn leaves(
     settings: &Settings,
     host: &Host,
-    kind: CredentialKind,
-    since: Timestamp,
+    id: &CredentialId,
+    holding: &Holding,
     connection: &Connection,
 ) -> bool {
     let Some(opened) = &connection.opened else {
@@ -181,7 +180,9 @@ fn leaves(
         || matches!(remote, std::net::IpAddr::V4(v4) if v4.is_link_local())
         || (opened.transport == Transport::Udp && opened.remote.port() == 53);
     // A connection from before counts while it lasts: what was read can leave over it.
-    let over = connection.closed.is_some_and(|closed| closed.time < since);
+    let over = connection
+        .closed
+        .is_some_and(|closed| closed.time < holding.span.first);
     if local || over {
         return false;
     }
@@ -189,11 +190,11 @@ fn leaves(
         let named_by = opened.time.checked_add(NAME_DELAY).unwrap_or(opened.time);
         return connection.closed.is_some() || host.watermark.is_some_and(|w| w > named_by);
     };
-    let under = |suffix: &String| {
-        name.strip_suffix(suffix.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
-    !is_affine(kind, name) && !settings.expected_destinations.iter().any(under)
+    let expected = settings
+        .expected_destinations
+        .iter()
+        .chain(&holding.exposure.destinations);
+    !is_affine(id, name) && !expected.into_iter().any(|suffix| under(name, suffix))
 }
 
 fn evidence(connection: &Connection) -> Option<EgressEvidence> {
@@ -457,10 +458,7 @@ fn title(
     exposure: Option<&ExposureEvidence>,
     unexplained: &[UnexplainedUse],
 ) -> String {
-    let credential = match id.kind() {
-        CredentialKind::AwsAccessKey => format!("AWS access key {}", id.value()),
-        CredentialKind::GithubToken => format!("GitHub token {}", id.value()),
-    };
+    let credential = format!("{} {}", id.kind().title(), id.value());
     let who = exposure.map_or_else(
         || "an unknown party".to_owned(),
         |exposure| shown(&exposure.actor.label(), 160).to_string(),

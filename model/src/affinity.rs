@@ -1,31 +1,121 @@
 //! Affinity: which destinations a credential is meant for.
 
-use crate::credential::CredentialKind;
+use crate::consumption::Consumption;
+use crate::credential::{CredentialId, CredentialKind};
 
 /// Server-name suffixes of each kind's provider, each to be matched on a label boundary.
 /// Source: the credential catalogue's affinity section (provider documentation).
 fn suffixes(kind: CredentialKind) -> &'static [&'static str] {
     match kind {
-        CredentialKind::AwsAccessKey => {
-            &["amazonaws.com", "amazonaws.com.cn", "api.aws", "aws.dev"]
-        }
-        CredentialKind::GithubToken => &[
-            "github.com",
-            "githubusercontent.com",
-            "ghcr.io",
-            "githubcopilot.com",
-            "ghe.com",
-        ],
+        CredentialKind::AwsAccessKey => AWS,
+        CredentialKind::GithubToken => GITHUB,
+        CredentialKind::GcpServiceAccountKey => GOOGLE,
+        CredentialKind::EntraToken
+        | CredentialKind::EntraSession
+        | CredentialKind::EntraClientCredential => MICROSOFT,
+        CredentialKind::OktaApiToken => OKTA,
+        CredentialKind::GitlabToken => &["gitlab.com"],
+        // Where it is found says what it is for (`Exposure::destinations`).
+        CredentialKind::PypiToken
+        | CredentialKind::KubernetesToken
+        | CredentialKind::X509Certificate
+        | CredentialKind::SshKey
+        | CredentialKind::VaultToken
+        | CredentialKind::Jwt
+        | CredentialKind::Session
+        | CredentialKind::Principal
+        | CredentialKind::PublicKey
+        | CredentialKind::CredentialStore
+        | CredentialKind::KeyedHash => &[],
     }
 }
 
-/// True when `name` is a host of the provider that issued this kind of credential.
+const AWS: &[&str] = &["amazonaws.com", "amazonaws.com.cn", "api.aws", "aws.dev"];
+const GITHUB: &[&str] = &[
+    "github.com",
+    "githubusercontent.com",
+    "ghcr.io",
+    "githubcopilot.com",
+    "ghe.com",
+];
+const GOOGLE: &[&str] = &["googleapis.com", "gcr.io", "pkg.dev", "google.com"];
+const MICROSOFT: &[&str] = &[
+    "microsoftonline.com",
+    "microsoft.com",
+    "azure.com",
+    "azure.net",
+    "windows.net",
+    "azurecr.io",
+    "microsoftonline.us",
+    "azure.us",
+    "azure.cn",
+];
+const OKTA: &[&str] = &["okta.com", "oktapreview.com", "okta-emea.com"];
+
+/// Suffixes for a scope: the provider of a session or principal, the type of a keyed hash.
+/// Source: each vendor's API reference (base address).
+fn scope_suffixes(scope: &str) -> &'static [&'static str] {
+    match scope {
+        "aws" | "aws-identity-center" | "aws-imds" | "bedrock-api-key" => AWS,
+        "github" => GITHUB,
+        "gcp" | "google" | "google-api-key" | "google-oauth" | "google-workspace"
+        | "gemini-api-key" => GOOGLE,
+        "azure" | "entra" | "azure-storage-key" | "azure-client-secret" => MICROSOFT,
+        "okta" => OKTA,
+        "gitlab" | "gitlab-token" => &["gitlab.com"],
+        "anthropic" | "anthropic-api-key" | "claude-oauth" => {
+            &["anthropic.com", "claude.ai", "claude.com"]
+        }
+        "openai" | "openai-api-key" | "codex-oauth" => &["openai.com", "chatgpt.com"],
+        "salesforce" => &["salesforce.com", "force.com"],
+        "workday" => &["workday.com", "myworkday.com"],
+        "slack" | "slack-token" => &["slack.com"],
+        "atlassian" | "atlassian-token" => &["atlassian.com", "atlassian.net"],
+        "cloudflare" | "cloudflare-token" => &["cloudflare.com"],
+        "snowflake" => &["snowflakecomputing.com", "snowflake.com"],
+        "databricks" | "databricks-token" => &["databricks.com", "azuredatabricks.net"],
+        "huggingface-token" => &["huggingface.co", "hf.co"],
+        "stripe-key" => &["stripe.com"],
+        "sendgrid-key" => &["sendgrid.com"],
+        "twilio-key" => &["twilio.com"],
+        "datadog-key" => &["datadoghq.com", "datadoghq.eu"],
+        "digitalocean-token" => &["digitalocean.com"],
+        "groq-api-key" => &["groq.com"],
+        "openrouter-api-key" => &["openrouter.ai"],
+        "terraform-token" => &["terraform.io"],
+        "vercel-token" => &["vercel.com"],
+        _ => &[],
+    }
+}
+
+/// True when `name` is `suffix` or lies under it.
 #[must_use]
-pub fn is_affine(kind: CredentialKind, name: &str) -> bool {
-    suffixes(kind).iter().any(|suffix| {
-        name.strip_suffix(suffix)
-            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    })
+pub fn under(name: &str, suffix: &str) -> bool {
+    name.strip_suffix(suffix)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// True when `name` is a host of the provider that issued this credential.
+#[must_use]
+pub fn is_affine(credential: &CredentialId, name: &str) -> bool {
+    let of_scope = credential.scope().map_or(&[] as &[_], scope_suffixes);
+    suffixes(credential.kind())
+        .iter()
+        .chain(of_scope)
+        .any(|suffix| under(name, suffix))
+}
+
+/// True when a connection to `name` can have carried `usage`, as far as names go.
+#[must_use]
+pub fn serves(name: &str, usage: &Consumption) -> bool {
+    if let Some(asked) = &usage.server_name {
+        // The provider repeats the name that the client asked for: only that one fits.
+        return asked == name;
+    }
+    if usage.endpoints.is_empty() {
+        return aws_endpoint_serves(name, &usage.service, usage.region.as_deref());
+    }
+    usage.endpoints.iter().any(|suffix| under(name, suffix))
 }
 
 /// Service and region of an AWS endpoint name.
@@ -142,18 +232,22 @@ mod tests {
 
     #[test]
     fn affinity_needs_a_label_boundary() {
-        use CredentialKind::{AwsAccessKey, GithubToken};
-        for (kind, name, expected) in [
-            (AwsAccessKey, "s3.us-east-1.amazonaws.com", true),
-            (AwsAccessKey, "bucket.s3.amazonaws.com", true),
-            (AwsAccessKey, "evilamazonaws.com", false),
-            (AwsAccessKey, "amazonaws.com.evil.example", false),
-            (GithubToken, "api.github.com", true),
-            (GithubToken, "github.com", true),
-            (GithubToken, "github.com.evil.example", false),
-            (GithubToken, "s3.amazonaws.com", false),
+        let aws = CredentialId::aws_access_key("AKIAIOSFODNN7EXAMPLE").unwrap();
+        let github = CredentialId::github_token(b"ghp_test");
+        let slack: CredentialId = "keyed-hash:slack-token/00ff".parse().unwrap();
+        for (id, name, expected) in [
+            (&aws, "s3.us-east-1.amazonaws.com", true),
+            (&aws, "bucket.s3.amazonaws.com", true),
+            (&aws, "evilamazonaws.com", false),
+            (&aws, "amazonaws.com.evil.example", false),
+            (&github, "api.github.com", true),
+            (&github, "github.com", true),
+            (&github, "github.com.evil.example", false),
+            (&github, "s3.amazonaws.com", false),
+            (&slack, "files.slack.com", true),
+            (&slack, "slack.com.evil.example", false),
         ] {
-            assert_eq!(is_affine(kind, name), expected, "{kind} {name}");
+            assert_eq!(is_affine(id, name), expected, "{id} {name}");
         }
     }
 

@@ -127,6 +127,9 @@ pub struct ExposureEvidence {
     pub actor: Actor,
     /// Whether this reader was unexpected for this kind of credential.
     pub unexpected_reader: bool,
+    /// Server names that the place where it was found says it is for; untrusted text.
+    #[serde(default)]
+    pub destinations: Vec<String>,
 }
 
 /// A connection outside the affinity set, as evidence.

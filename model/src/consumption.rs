@@ -45,6 +45,101 @@ pub struct Consumption {
     pub account: Option<String>,
     /// A credential that this use minted (AssumeRole and its like).
     pub minted: Option<CredentialId>,
+    /// Credentials that this one descends from, as the record itself says, nearest first: the
+    /// session of a token, the principal of a session.
+    #[serde(default)]
+    pub descends: Vec<CredentialId>,
+    /// A credential that this use revoked, disabled or deleted.
+    #[serde(default)]
+    pub revoked: Option<CredentialId>,
+    /// What kind of act it is, as far as detections care.
+    #[serde(default)]
+    pub class: ActionClass,
+    /// Server names under which the service is reached, as suffixes on a label boundary; empty
+    /// where `service` and `region` say it (AWS).
+    #[serde(default)]
+    pub endpoints: Vec<String>,
+    /// Whose network the address belongs to, where a table of networks is loaded.
+    #[serde(default)]
+    pub network: Option<Network>,
+}
+
+impl Consumption {
+    /// A use of which only the least is known; the rest is to be filled in.
+    #[must_use]
+    pub fn new(id: RecordId, credential: CredentialId, time: Timestamp) -> Self {
+        let strength = if credential.kind().is_exact() {
+            JoinStrength::ExactId
+        } else {
+            JoinStrength::PrincipalAddressTime
+        };
+        Self {
+            id,
+            credential,
+            strength,
+            time,
+            granularity_ms: if time.subsec_nanosecond() == 0 {
+                1_000
+            } else {
+                1
+            },
+            caller: Caller::Unknown,
+            user_agent: None,
+            service: String::new(),
+            region: None,
+            action: String::new(),
+            resources: Vec::new(),
+            server_name: None,
+            outcome: Outcome::Success,
+            principal: None,
+            account: None,
+            minted: None,
+            descends: Vec::new(),
+            revoked: None,
+            class: ActionClass::Other,
+            endpoints: Vec::new(),
+            network: None,
+        }
+    }
+}
+
+/// What kind of act a use is, as far as detections care. The source decides, because only it knows
+/// the vendor's words.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ActionClass {
+    /// Anything else.
+    #[default]
+    Other,
+    /// Asks who it is (`GetCallerIdentity`, `GET /user`).
+    IdentityCheck,
+    /// Lists what there is (`ListBuckets`).
+    List,
+    /// Reads a secret's value out of a vault (`GetSecretValue`, `AccessSecretVersion`).
+    SecretRead,
+    /// Makes a credential.
+    Mint,
+    /// Revokes, disables or deletes a credential.
+    Revoke,
+    /// Changes who may do what, or how that is logged.
+    PermissionChange,
+    /// Calls a model.
+    ModelCall,
+}
+
+/// The network that an address belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Network {
+    /// Autonomous system number.
+    pub asn: Option<u32>,
+    /// Who runs it; untrusted text.
+    pub organisation: Option<String>,
+    /// ISO 3166 country code.
+    pub country: Option<String>,
 }
 
 /// How a record names its credential.

@@ -8,37 +8,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-/// What kind of credential it is: decides its identifier, its log field and its affinity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum CredentialKind {
-    /// AWS access key id (`AKIA` long-term, `ASIA` session): CloudTrail `userIdentity.accessKeyId`.
-    AwsAccessKey,
-    /// GitHub token: base64(SHA-256(token)), GitHub audit log `hashed_token`.
-    /// Source: docs.github.com, "Identifying audit log events performed by an access token".
-    GithubToken,
-}
+mod kind;
 
-impl CredentialKind {
-    /// Every kind, for catalogues and tests.
-    pub const ALL: [Self; 2] = [Self::AwsAccessKey, Self::GithubToken];
-
-    /// The kind's name in identifiers, configuration and the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AwsAccessKey => "aws-access-key",
-            Self::GithubToken => "github-token",
-        }
-    }
-}
-
-impl fmt::Display for CredentialKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+pub use kind::CredentialKind;
+use kind::{Form, MAX_OPAQUE};
 
 /// A credential's identity: never the secret, always what the provider's log can be joined on.
 ///
@@ -53,8 +26,8 @@ pub struct CredentialId {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CredentialIdError {
     /// No `kind:` in front, or an unknown one.
-    #[error("`{0}` is not <kind>:<value> with a known kind (aws-access-key, github-token)")]
-    Kind(String),
+    #[error("not <kind>:<identifier> with a known kind (aws-access-key, github-token, ...)")]
+    Kind,
     /// Not the form of an AWS access key id.
     #[error(
         "not an AWS access key id: expected 16 to 128 upper-case letters and digits, got {0} bytes"
@@ -63,26 +36,64 @@ pub enum CredentialIdError {
     /// Not base64 of 32 bytes.
     #[error("not a GitHub hashed_token: expected base64 of a SHA-256")]
     GithubToken,
+    /// Not so many hex digits.
+    #[error("not a {kind} identifier: expected {min} to {max} lower-case hex digits")]
+    Hex {
+        /// Which kind.
+        kind: CredentialKind,
+        /// Fewest digits.
+        min: usize,
+        /// Most digits.
+        max: usize,
+    },
+    /// Not printable ASCII of a sane length.
+    #[error("not a {0} identifier: expected 1 to 512 printable ASCII characters without spaces")]
+    Opaque(CredentialKind),
+    /// Not `<scope>/<id>`.
+    #[error(
+        "not a {0} identifier: expected <scope>/<id>, the scope in lower case, at most 512 bytes"
+    )]
+    Scoped(CredentialKind),
 }
 
 impl CredentialId {
+    /// An identifier of `kind`, checked against that kind's form.
+    ///
+    /// # Errors
+    /// When `value` has another form; the error does not repeat it.
+    pub fn new(kind: CredentialKind, value: &str) -> Result<Self, CredentialIdError> {
+        check(kind, value)?;
+        Ok(Self {
+            kind,
+            value: value.to_owned(),
+        })
+    }
+
+    /// An identifier within a scope: `<kind>:<scope>/<id>`.
+    ///
+    /// # Errors
+    /// When scope or id have another form, or `kind` has no scopes.
+    pub fn scoped(kind: CredentialKind, scope: &str, id: &str) -> Result<Self, CredentialIdError> {
+        Self::new(kind, &format!("{scope}/{id}"))
+    }
+
+    /// The scope of an identifier that has one: the provider of a session or principal, the type
+    /// of a keyed hash, the issuer of a token.
+    #[must_use]
+    pub fn scope(&self) -> Option<&str> {
+        match self.kind.form() {
+            Form::Scoped => self.value.split_once('/').map(|(scope, _)| scope),
+            Form::AwsKeyId | Form::Base64Sha256 | Form::Hex(..) | Form::Opaque => None,
+        }
+    }
+
     /// An AWS access key id, checked against the form that the IAM API documents
     /// (`AccessKeyId`: 16 to 128 characters of `[\w]`; in practice upper case and digits).
     ///
     /// # Errors
     /// [`CredentialIdError::AwsAccessKey`] for any other text.
     pub fn aws_access_key(key_id: &str) -> Result<Self, CredentialIdError> {
-        let fits = (16..=128).contains(&key_id.len())
-            && key_id
-                .bytes()
-                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
-        if !fits {
-            return Err(CredentialIdError::AwsAccessKey(key_id.len()));
-        }
-        Ok(Self {
-            kind: CredentialKind::AwsAccessKey,
-            value: key_id.to_owned(),
-        })
+        Self::new(CredentialKind::AwsAccessKey, key_id)
     }
 
     /// Hashes a GitHub token as GitHub's audit log does. The token itself is not kept.
@@ -100,13 +111,7 @@ impl CredentialId {
     /// # Errors
     /// [`CredentialIdError::GithubToken`] unless it is base64 of 32 bytes.
     pub fn github_hashed_token(hashed: &str) -> Result<Self, CredentialIdError> {
-        match base64::engine::general_purpose::STANDARD.decode(hashed) {
-            Ok(bytes) if bytes.len() == 32 => Ok(Self {
-                kind: CredentialKind::GithubToken,
-                value: hashed.to_owned(),
-            }),
-            Ok(_) | Err(_) => Err(CredentialIdError::GithubToken),
-        }
+        Self::new(CredentialKind::GithubToken, hashed)
     }
 
     /// What kind of credential this is.
@@ -156,12 +161,53 @@ impl FromStr for CredentialId {
     type Err = CredentialIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once(':') {
-            Some(("aws-access-key", value)) => Self::aws_access_key(value),
-            Some(("github-token", value)) => Self::github_hashed_token(value),
-            _ => Err(CredentialIdError::Kind(text.chars().take(40).collect())),
-        }
+        let (kind, value) = text.split_once(':').ok_or(CredentialIdError::Kind)?;
+        let kind = CredentialKind::named(kind).ok_or(CredentialIdError::Kind)?;
+        Self::new(kind, value)
     }
+}
+
+/// Checks an identifier against its kind's form.
+fn check(kind: CredentialKind, value: &str) -> Result<(), CredentialIdError> {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let (fits, error) = match kind.form() {
+        Form::AwsKeyId => (
+            (16..=128).contains(&value.len())
+                && value
+                    .bytes()
+                    .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()),
+            CredentialIdError::AwsAccessKey(value.len()),
+        ),
+        Form::Base64Sha256 => (
+            base64::engine::general_purpose::STANDARD
+                .decode(value)
+                .is_ok_and(|bytes| bytes.len() == 32),
+            CredentialIdError::GithubToken,
+        ),
+        Form::Hex(min, max) => (
+            (min..=max).contains(&value.len()) && value.bytes().all(hex),
+            CredentialIdError::Hex { kind, min, max },
+        ),
+        Form::Opaque => (
+            (1..=MAX_OPAQUE).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic()),
+            CredentialIdError::Opaque(kind),
+        ),
+        Form::Scoped => (is_scoped(value), CredentialIdError::Scoped(kind)),
+    };
+    if fits { Ok(()) } else { Err(error) }
+}
+
+fn is_scoped(value: &str) -> bool {
+    let Some((scope, id)) = value.split_once('/') else {
+        return false;
+    };
+    let scope_byte =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
+    value.len() <= MAX_OPAQUE
+        && !scope.is_empty()
+        && scope.bytes().all(scope_byte)
+        && !id.is_empty()
+        && !id.chars().any(char::is_control)
 }
 
 impl Serialize for CredentialId {
@@ -215,6 +261,43 @@ mod tests {
             assert!(CredentialId::aws_access_key(bad).is_err(), "{bad:?}");
         }
         assert!("aws:AKIAIOSFODNN7EXAMPLE".parse::<CredentialId>().is_err());
+    }
+
+    #[test]
+    fn every_form_takes_its_own_and_nothing_else() {
+        for (text, fits) in [
+            (
+                "gcp-service-account-key:0b1c2d3e4f5061728394a5b6c7d8e9f001122334",
+                true,
+            ),
+            ("gcp-service-account-key:NOTHEX00", false),
+            ("x509-certificate:00", false),
+            ("entra-token:pYc8rUuG0EqT1y2-AbCdEF", true),
+            ("entra-token:with space", false),
+            ("entra-token:", false),
+            (
+                "ssh-key:SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8",
+                true,
+            ),
+            ("vault-token:hmac-sha256:00ff", true),
+            ("gitlab-token:PersonalAccessToken/12", true),
+            ("principal:entra/ana@example.com", true),
+            ("principal:Entra/ana", false),
+            ("principal:entra", false),
+            ("principal:entra/", false),
+            ("keyed-hash:npm-token/00ff", true),
+            ("nonsense:x", false),
+        ] {
+            let parsed = text.parse::<CredentialId>();
+            assert_eq!(parsed.is_ok(), fits, "{text}: {parsed:?}");
+            if let Ok(id) = parsed {
+                assert_eq!(id.to_string(), text);
+            }
+        }
+        assert_eq!(CredentialKind::ALL.len(), 19);
+        for kind in CredentialKind::ALL {
+            assert_eq!(CredentialKind::named(kind.as_str()), Some(kind));
+        }
     }
 
     proptest! {

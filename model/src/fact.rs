@@ -43,6 +43,18 @@ pub enum Fact {
     Gap(Gap),
     /// What this host's sensor can see, at start and whenever it changes.
     Coverage(Coverage),
+    /// A tracked process waits for connections.
+    Listening(Box<Listening>),
+    /// A tracked process took a connection in.
+    Accepted(Accepted),
+    /// A tracked process asked a daemon outside its tree to act for it.
+    RequestEdge(RequestEdge),
+    /// Names that a unit asked a resolver for, added up.
+    NameLookups(NameLookups),
+    /// A configuration of agents or MCP servers changed.
+    ConfigChanged(Box<ConfigChanged>),
+    /// Something was done to the sensor, or could blind it.
+    Tampering(Tampering),
 }
 
 /// A process read a credential, or was started with it in its environment.
@@ -60,6 +72,10 @@ pub struct Exposure {
     /// False when the catalogue expects this kind of reader for this kind of credential (the
     /// provider's own CLI, the agent's own start-up).
     pub unexpected_reader: bool,
+    /// Server names that the place where it was found says it is for (the registry of an npm
+    /// token's line, a kubeconfig's server), beside what its kind says; untrusted text.
+    #[serde(default)]
+    pub destinations: Vec<String>,
 }
 
 /// Where a credential was found.
@@ -85,6 +101,26 @@ pub enum ExposureSource {
     Environment {
         /// Its name.
         variable: String,
+    },
+    /// A socket behind which a process hands credentials out (an SSH agent, a keyring).
+    Socket {
+        /// Its path; untrusted text.
+        path: String,
+    },
+    /// A metadata service that hands credentials out.
+    Metadata {
+        /// Its address.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        address: SocketAddr,
+    },
+    /// Another process's memory or environment.
+    Process {
+        /// That process.
+        victim: ProcessKey,
+        /// Its executable; untrusted text.
+        exe: String,
+        /// How it was read: `environ`, `mem`, `ptrace`, `process_vm_readv`.
+        via: String,
     },
 }
 
@@ -178,6 +214,124 @@ pub struct ProcessExited {
     pub process: ProcessKey,
     /// `task_struct.exit_code` (wait status).
     pub status: i32,
+}
+
+/// A socket of a tracked process that waits for connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Listening {
+    /// Which process.
+    pub process: ProcessKey,
+    /// Who that is.
+    pub actor: Actor,
+    /// On which address; an unspecified one means every address of the host.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub local: SocketAddr,
+}
+
+/// A connection that a tracked process took in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Accepted {
+    /// The socket, within this boot. Its end is told by `ConnectionClosed`.
+    pub id: ConnectionId,
+    /// Which process took it.
+    pub process: ProcessKey,
+    /// The unit that process belongs to.
+    pub unit: ProcessKey,
+    /// Own address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub local: SocketAddr,
+    /// The caller's address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub remote: SocketAddr,
+    /// Whether the caller showed that it may call, as far as can be seen; `None`: cannot be seen.
+    pub authenticated: Option<bool>,
+}
+
+/// Work handed to a daemon outside the tree: what it does there is not seen as the tree's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RequestEdge {
+    /// Who asked.
+    pub process: ProcessKey,
+    /// The unit that process belongs to.
+    pub unit: ProcessKey,
+    /// What kind of daemon: `docker`, `containerd`, `podman`, `dbus`, `systemd`, `cron`, `at`,
+    /// `local-proxy`, `other`.
+    pub daemon: String,
+    /// Through which socket or file; untrusted text.
+    pub through: String,
+}
+
+/// Names under one domain that a unit asked a resolver for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NameLookups {
+    /// Who asked first.
+    pub process: ProcessKey,
+    /// The unit that process belongs to.
+    pub unit: ProcessKey,
+    /// The last two labels of the names; untrusted text.
+    pub domain: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// How many questions.
+    pub questions: u64,
+    /// How many different names.
+    pub names: u64,
+    /// Bytes of all names together: what can have left inside them.
+    pub bytes: u64,
+}
+
+/// A change of what agents start or trust.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ConfigChanged {
+    /// Which file; untrusted text.
+    pub path: String,
+    /// Which agent reads it (the catalogue's id).
+    pub product: String,
+    /// Who wrote it, when that was seen.
+    pub actor: Option<Actor>,
+    /// What changed: `mcp-server-added`, `mcp-server-changed`, `mcp-server-removed`, `hook-added`,
+    /// `hook-changed`, `trust-changed`.
+    pub change: String,
+    /// Which entry; untrusted text.
+    pub entry: String,
+    /// True when the agent itself wrote it.
+    pub by_agent: bool,
+}
+
+/// What was done to a sensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum TamperKind {
+    /// One of its BPF programs no longer fires.
+    ProgramSilent,
+    /// A pinned object is gone.
+    PinRemoved,
+    /// The agent did not run for a while although the machine did.
+    AgentStopped,
+    /// The wall clock jumped.
+    ClockMoved,
+    /// A tracked tree loaded a BPF program.
+    BpfLoaded,
+}
+
+/// A sign that the sensor was tampered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Tampering {
+    /// What.
+    pub what: TamperKind,
+    /// In words.
+    pub detail: String,
+    /// By whom, when that was seen.
+    pub process: Option<ProcessKey>,
+    /// The unit of that process.
+    pub unit: Option<ProcessKey>,
 }
 
 /// What was lost, for a stretch of time: verdicts that need it stay undecided.

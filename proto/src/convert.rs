@@ -4,6 +4,7 @@ mod actor;
 mod connection;
 mod coverage;
 mod fact;
+mod surroundings;
 mod values;
 
 use thiserror::Error;

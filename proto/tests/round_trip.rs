@@ -18,8 +18,9 @@ use jiff::Timestamp;
 use keytrail_model::coverage::{Coverage, CoverageArea, CoverageRow, CoverageState};
 use keytrail_model::credential::CredentialId;
 use keytrail_model::fact::{
-    ConnectionClosed, ConnectionNamed, ConnectionOpened, Exposure, ExposureSource, Fact, Gap,
-    GapKind, NameSource, ProcessExited, ProcessStarted, Transport,
+    Accepted, ConfigChanged, ConnectionClosed, ConnectionNamed, ConnectionOpened, Exposure,
+    ExposureSource, Fact, Gap, GapKind, Listening, NameLookups, NameSource, ProcessExited,
+    ProcessStarted, RequestEdge, TamperKind, Tampering, Transport,
 };
 use keytrail_model::ids::{ConnectionId, ProcessKey};
 use keytrail_model::process::{
@@ -159,15 +160,24 @@ fn exposure() -> impl Strategy<Value = Fact> {
                 }
             ),
         text().prop_map(|variable| ExposureSource::Environment { variable }),
+        text().prop_map(|path| ExposureSource::Socket { path }),
+        address().prop_map(|address| ExposureSource::Metadata { address }),
+        (key(), text(), text()).prop_map(|(victim, exe, via)| ExposureSource::Process {
+            victim,
+            exe,
+            via
+        }),
     ];
-    (credential(), source, key(), actor(), any::<bool>()).prop_map(
-        |(credential, source, process, actor, unexpected_reader)| {
+    let names = vec(text(), 0..3);
+    (credential(), source, key(), actor(), any::<bool>(), names).prop_map(
+        |(credential, source, process, actor, unexpected_reader, destinations)| {
             Fact::Exposure(Box::new(Exposure {
                 credential,
                 source,
                 process,
                 actor,
                 unexpected_reader,
+                destinations,
             }))
         },
     )
@@ -261,6 +271,84 @@ fn gap() -> impl Strategy<Value = Fact> {
     })
 }
 
+fn surroundings() -> impl Strategy<Value = Fact> {
+    let tamper = prop_oneof![
+        Just(TamperKind::ProgramSilent),
+        Just(TamperKind::PinRemoved),
+        Just(TamperKind::AgentStopped),
+        Just(TamperKind::ClockMoved),
+        Just(TamperKind::BpfLoaded)
+    ];
+    prop_oneof![
+        (key(), actor(), address()).prop_map(|(process, actor, local)| {
+            Fact::Listening(Box::new(Listening {
+                process,
+                actor,
+                local,
+            }))
+        }),
+        (
+            any::<u64>(),
+            key(),
+            key(),
+            address(),
+            address(),
+            of(any::<bool>())
+        )
+            .prop_map(|(id, process, unit, local, remote, authenticated)| {
+                Fact::Accepted(Accepted {
+                    id: ConnectionId(id),
+                    process,
+                    unit,
+                    local,
+                    remote,
+                    authenticated,
+                })
+            }),
+        (key(), key(), text(), text()).prop_map(|(process, unit, daemon, through)| {
+            Fact::RequestEdge(RequestEdge {
+                process,
+                unit,
+                daemon,
+                through,
+            })
+        }),
+        (key(), key(), text(), time(), any::<(u64, u64, u64)>()).prop_map(
+            |(process, unit, domain, since, (questions, names, bytes))| {
+                Fact::NameLookups(NameLookups {
+                    process,
+                    unit,
+                    domain,
+                    since,
+                    questions,
+                    names,
+                    bytes,
+                })
+            }
+        ),
+        (text(), text(), of(actor()), text(), text(), any::<bool>()).prop_map(
+            |(path, product, actor, change, entry, by_agent)| {
+                Fact::ConfigChanged(Box::new(ConfigChanged {
+                    path,
+                    product,
+                    actor,
+                    change,
+                    entry,
+                    by_agent,
+                }))
+            }
+        ),
+        (tamper, text(), of(key()), of(key())).prop_map(|(what, detail, process, unit)| {
+            Fact::Tampering(Tampering {
+                what,
+                detail,
+                process,
+                unit,
+            })
+        }),
+    ]
+}
+
 fn fact() -> impl Strategy<Value = Fact> {
     prop_oneof![
         exposure(),
@@ -276,6 +364,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             .prop_map(|(process, status)| Fact::ProcessExited(ProcessExited { process, status })),
         gap(),
         coverage(),
+        surroundings(),
     ]
 }
 
@@ -322,6 +411,7 @@ fn exposed(credential: &str) -> wire::Exposure {
             ..wire::Actor::default()
         }),
         unexpected_reader: false,
+        destinations: Vec::new(),
     }
 }
 

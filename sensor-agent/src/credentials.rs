@@ -45,7 +45,11 @@ impl Findings {
             self.dropped = self.dropped.saturating_add(1);
             return;
         }
-        self.found.push(Found { credential, entry });
+        self.found.push(Found {
+            credential,
+            entry,
+            destinations: Vec::new(),
+        });
     }
 
     /// Adds every token of `text` under `entry`.

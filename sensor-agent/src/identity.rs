@@ -333,6 +333,7 @@ impl Identity {
                 process: info.key,
                 actor: actor.clone(),
                 unexpected_reader: !expected,
+                destinations: Vec::new(),
             });
         }
         exposures
@@ -378,6 +379,7 @@ impl Identity {
                     process: key,
                     actor: actor.clone(),
                     unexpected_reader: !expected,
+                    destinations: found.destinations,
                 }
             })
             .collect();

@@ -307,6 +307,29 @@ async fn nothing_is_lost_or_doubled_when_either_end_restarts() {
     ingest.stop().await;
 }
 
+/// A store that refuses a batch ends the stream even when the sensor has nothing more to send but
+/// heartbeats: it once stalled for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_batch_is_sent_again_though_nothing_follows_it() {
+    let (pki, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Arc::new(Store::default());
+    let ingest = ingest(pki.path(), any_port(), &store).await;
+    let token = ingest.issue_token(Duration::from_mins(1), None).unwrap();
+    let identity = enrol(state.path(), &ingest, Some(&token)).await.unwrap();
+    let config = config(state.path(), ingest.address(), ingest.ca_pem(), boot(1));
+    let uplink = Uplink::start(config).unwrap();
+    until(&uplink, "connected", |status| status.connected).await;
+    *store.failures.lock().unwrap() = 1;
+    assert_eq!(uplink.outbox().push(facts(0..10)).dropped, 0);
+    assert!(uplink.drain(PATIENCE).await, "{:?}", uplink.status());
+    assert_eq!(
+        ids(&store.of(identity.host(), boot(1))),
+        (0..10).collect::<Vec<_>>()
+    );
+    uplink.stop().await;
+    ingest.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_are_kept_apart_and_revocation_ends_a_stream() {
     let pki = tempfile::tempdir().unwrap();

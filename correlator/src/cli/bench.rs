@@ -191,6 +191,7 @@ fn holder(
             }],
         },
         unexpected_reader: false,
+        destinations: Vec::new(),
     };
     let first = round * 2 + 1;
     Ok(IngestBatch {

@@ -235,6 +235,16 @@ fn exposure(exposure: &ExposureEvidence) -> Moment {
         ExposureSource::Environment { variable } => {
             format!("{by} started with it in ${}", text(variable))
         }
+        ExposureSource::Socket { path } => format!("{by} asked for it at {}", text(path)),
+        ExposureSource::Metadata { address } => {
+            format!("{by} asked the metadata service at {address} for it")
+        }
+        ExposureSource::Process { victim, exe, via } => format!(
+            "{by} took it from {} (pid {}) by {}",
+            text(exe),
+            victim.pid,
+            text(via)
+        ),
     };
     let mut lines = vec![first];
     if exposure.unexpected_reader {

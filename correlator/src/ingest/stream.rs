@@ -200,6 +200,9 @@ impl<S: IngestSink> Stream<S> {
         loop {
             let received = tokio::select! {
                 reason = closer.closed() => return End::Closed(reason),
+                // The store refused a batch. A sensor that waits for its acknowledgement sends
+                // heartbeats only, which never meet the committer: ask whether it is still there.
+                () = work.closed() => return End::Done,
                 received = tokio::time::timeout(patience, inbound.message()) => received,
             };
             let message = match received {

@@ -232,7 +232,13 @@ impl Group {
                 | Fact::ConnectionNamed(_)
                 | Fact::ConnectionClosed(_)
                 | Fact::ProcessStarted(_)
-                | Fact::ProcessExited(_) => {}
+                | Fact::ProcessExited(_)
+                | Fact::Listening(_)
+                | Fact::Accepted(_)
+                | Fact::RequestEdge(_)
+                | Fact::NameLookups(_)
+                | Fact::ConfigChanged(_)
+                | Fact::Tampering(_) => {}
             }
             self.inputs.push(Input::Host(event.clone()));
         }

@@ -232,6 +232,7 @@ pub fn holder(host: &str, until: Timestamp) -> IngestBatch {
             }],
         },
         unexpected_reader: false,
+        destinations: Vec::new(),
     };
     IngestBatch {
         events: vec![

@@ -36,7 +36,7 @@ use std::net::SocketAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use keytrail_join::{Input, Settings};
-use keytrail_model::consumption::{Caller, Consumption, JoinStrength, Outcome};
+use keytrail_model::consumption::{Caller, Consumption};
 use keytrail_model::coverage::{Coverage, CoverageArea, CoverageRow, CoverageState};
 use keytrail_model::credential::CredentialId;
 use keytrail_model::fact::{
@@ -150,10 +150,6 @@ fn parse_use(time: Timestamp, words: &[&str]) -> Option<Consumption> {
         return None;
     };
     Some(Consumption {
-        id: record(id),
-        credential: key(name),
-        strength: JoinStrength::ExactId,
-        time,
         granularity_ms: 1_000,
         caller: match from {
             "svc" => Caller::Service {
@@ -163,16 +159,11 @@ fn parse_use(time: Timestamp, words: &[&str]) -> Option<Consumption> {
                 address: address.parse().ok()?,
             },
         },
-        user_agent: None,
         service: format!("{service}.amazonaws.com"),
         region: Some("us-east-1".to_owned()),
         action: action.to_owned(),
-        resources: Vec::new(),
         server_name: (server != "-").then(|| server.to_owned()),
-        outcome: Outcome::Success,
-        principal: None,
-        account: None,
-        minted: None,
+        ..Consumption::new(record(id), key(name), time)
     })
 }
 
@@ -326,5 +317,6 @@ fn exposure(
             }],
         },
         unexpected_reader,
+        destinations: Vec::new(),
     })))
 }

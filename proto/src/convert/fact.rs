@@ -5,7 +5,7 @@ use keytrail_model::fact::{
     Exposure, ExposureSource, Fact, Gap, GapKind, ProcessExited, ProcessStarted,
 };
 
-use super::{WireError, choice, optional, optional_text, required, text};
+use super::{WireError, choice, optional, optional_text, required, text, texts};
 use crate::wire;
 use crate::wire::event::Fact as WireFact;
 use crate::wire::exposure::Source;
@@ -32,6 +32,12 @@ impl From<Fact> for WireFact {
             Fact::ProcessExited(fact) => Self::ProcessExited(fact.into()),
             Fact::Gap(fact) => Self::Gap(fact.into()),
             Fact::Coverage(fact) => Self::Coverage(fact.into()),
+            Fact::Listening(fact) => Self::Listening((*fact).into()),
+            Fact::Accepted(fact) => Self::Accepted(fact.into()),
+            Fact::RequestEdge(fact) => Self::RequestEdge(fact.into()),
+            Fact::NameLookups(fact) => Self::NameLookups(fact.into()),
+            Fact::ConfigChanged(fact) => Self::ConfigChanged((*fact).into()),
+            Fact::Tampering(fact) => Self::Tampering(fact.into()),
         }
     }
 }
@@ -63,6 +69,14 @@ impl TryFrom<WireFact> for Fact {
             WireFact::ProcessExited(fact) => Self::ProcessExited(within(fact, "process_exited")?),
             WireFact::Gap(fact) => Self::Gap(within(fact, "gap")?),
             WireFact::Coverage(fact) => Self::Coverage(within(fact, "coverage")?),
+            WireFact::Listening(fact) => Self::Listening(Box::new(within(fact, "listening")?)),
+            WireFact::Accepted(fact) => Self::Accepted(within(fact, "accepted")?),
+            WireFact::RequestEdge(fact) => Self::RequestEdge(within(fact, "request_edge")?),
+            WireFact::NameLookups(fact) => Self::NameLookups(within(fact, "name_lookups")?),
+            WireFact::ConfigChanged(fact) => {
+                Self::ConfigChanged(Box::new(within(fact, "config_changed")?))
+            }
+            WireFact::Tampering(fact) => Self::Tampering(within(fact, "tampering")?),
         })
     }
 }
@@ -75,6 +89,7 @@ impl From<Exposure> for wire::Exposure {
             process,
             actor,
             unexpected_reader,
+            destinations,
         } = model;
         let source = match source {
             ExposureSource::File {
@@ -93,6 +108,15 @@ impl From<Exposure> for wire::Exposure {
             ExposureSource::Environment { variable } => {
                 Source::Environment(wire::EnvironmentSource { variable })
             }
+            ExposureSource::Socket { path } => Source::Socket(wire::SocketSource { path }),
+            ExposureSource::Metadata { address } => Source::Metadata(wire::MetadataSource {
+                address: Some(address.into()),
+            }),
+            ExposureSource::Process { victim, exe, via } => Source::Victim(wire::ProcessSource {
+                victim: Some(victim.into()),
+                exe,
+                via,
+            }),
         };
         Self {
             credential: credential.to_string(),
@@ -100,6 +124,7 @@ impl From<Exposure> for wire::Exposure {
             process: Some(process.into()),
             actor: Some(actor.into()),
             unexpected_reader,
+            destinations,
         }
     }
 }
@@ -114,6 +139,7 @@ impl TryFrom<wire::Exposure> for Exposure {
             process,
             actor,
             unexpected_reader,
+            destinations,
         } = wire;
         let source = match source.ok_or_else(|| WireError::missing("source"))? {
             Source::File(wire::FileSource {
@@ -134,6 +160,17 @@ impl TryFrom<wire::Exposure> for Exposure {
                     variable: text(variable, "environment.variable")?,
                 }
             }
+            Source::Socket(wire::SocketSource { path }) => ExposureSource::Socket {
+                path: text(path, "socket.path")?,
+            },
+            Source::Metadata(wire::MetadataSource { address }) => ExposureSource::Metadata {
+                address: required(address, "metadata.address")?,
+            },
+            Source::Victim(wire::ProcessSource { victim, exe, via }) => ExposureSource::Process {
+                victim: required(victim, "victim.victim")?,
+                exe: text(exe, "victim.exe")?,
+                via: text(via, "victim.via")?,
+            },
         };
         Ok(Self {
             // The text is not repeated in the error: a broken sensor might have put a secret there.
@@ -144,6 +181,7 @@ impl TryFrom<wire::Exposure> for Exposure {
             process: required(process, "process")?,
             actor: required(actor, "actor")?,
             unexpected_reader,
+            destinations: texts(destinations, "destinations")?,
         })
     }
 }

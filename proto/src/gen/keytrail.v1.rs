@@ -444,7 +444,10 @@ pub struct Time {
 pub struct Event {
     #[prost(message, optional, tag = "1")]
     pub time: ::core::option::Option<Time>,
-    #[prost(oneof = "event::Fact", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(
+        oneof = "event::Fact",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+    )]
     pub fact: ::core::option::Option<event::Fact>,
 }
 /// Nested message and enum types in `Event`.
@@ -467,6 +470,18 @@ pub mod event {
         Gap(super::Gap),
         #[prost(message, tag = "9")]
         Coverage(super::Coverage),
+        #[prost(message, tag = "10")]
+        Listening(super::Listening),
+        #[prost(message, tag = "11")]
+        Accepted(super::Accepted),
+        #[prost(message, tag = "12")]
+        RequestEdge(super::RequestEdge),
+        #[prost(message, tag = "13")]
+        NameLookups(super::NameLookups),
+        #[prost(message, tag = "14")]
+        ConfigChanged(super::ConfigChanged),
+        #[prost(message, tag = "15")]
+        Tampering(super::Tampering),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -498,7 +513,10 @@ pub struct Exposure {
     pub actor: ::core::option::Option<Actor>,
     #[prost(bool, tag = "6")]
     pub unexpected_reader: bool,
-    #[prost(oneof = "exposure::Source", tags = "2, 3")]
+    /// Server names, untrusted.
+    #[prost(string, repeated, tag = "10")]
+    pub destinations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(oneof = "exposure::Source", tags = "2, 3, 7, 8, 9")]
     pub source: ::core::option::Option<exposure::Source>,
 }
 /// Nested message and enum types in `Exposure`.
@@ -509,6 +527,12 @@ pub mod exposure {
         File(super::FileSource),
         #[prost(message, tag = "3")]
         Environment(super::EnvironmentSource),
+        #[prost(message, tag = "7")]
+        Socket(super::SocketSource),
+        #[prost(message, tag = "8")]
+        Metadata(super::MetadataSource),
+        #[prost(message, tag = "9")]
+        Victim(super::ProcessSource),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -528,6 +552,25 @@ pub struct FileSource {
 pub struct EnvironmentSource {
     #[prost(string, tag = "1")]
     pub variable: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SocketSource {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetadataSource {
+    #[prost(message, optional, tag = "1")]
+    pub address: ::core::option::Option<SocketAddress>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProcessSource {
+    #[prost(message, optional, tag = "1")]
+    pub victim: ::core::option::Option<ProcessKey>,
+    #[prost(string, tag = "2")]
+    pub exe: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub via: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Actor {
@@ -713,6 +756,85 @@ pub struct MissingState {
     pub reason: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub blinds_verdicts: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Listening {
+    #[prost(message, optional, tag = "1")]
+    pub process: ::core::option::Option<ProcessKey>,
+    #[prost(message, optional, tag = "2")]
+    pub actor: ::core::option::Option<Actor>,
+    #[prost(message, optional, tag = "3")]
+    pub local: ::core::option::Option<SocketAddress>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Accepted {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(message, optional, tag = "2")]
+    pub process: ::core::option::Option<ProcessKey>,
+    #[prost(message, optional, tag = "3")]
+    pub unit: ::core::option::Option<ProcessKey>,
+    #[prost(message, optional, tag = "4")]
+    pub local: ::core::option::Option<SocketAddress>,
+    #[prost(message, optional, tag = "5")]
+    pub remote: ::core::option::Option<SocketAddress>,
+    /// Absent: cannot be seen.
+    #[prost(bool, optional, tag = "6")]
+    pub authenticated: ::core::option::Option<bool>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestEdge {
+    #[prost(message, optional, tag = "1")]
+    pub process: ::core::option::Option<ProcessKey>,
+    #[prost(message, optional, tag = "2")]
+    pub unit: ::core::option::Option<ProcessKey>,
+    #[prost(string, tag = "3")]
+    pub daemon: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub through: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NameLookups {
+    #[prost(message, optional, tag = "1")]
+    pub process: ::core::option::Option<ProcessKey>,
+    #[prost(message, optional, tag = "2")]
+    pub unit: ::core::option::Option<ProcessKey>,
+    #[prost(string, tag = "3")]
+    pub domain: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub since: ::core::option::Option<Time>,
+    #[prost(uint64, tag = "5")]
+    pub questions: u64,
+    #[prost(uint64, tag = "6")]
+    pub names: u64,
+    #[prost(uint64, tag = "7")]
+    pub bytes: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConfigChanged {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub product: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub actor: ::core::option::Option<Actor>,
+    #[prost(string, tag = "4")]
+    pub change: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub entry: ::prost::alloc::string::String,
+    #[prost(bool, tag = "6")]
+    pub by_agent: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tampering {
+    #[prost(enumeration = "TamperKind", tag = "1")]
+    pub what: i32,
+    #[prost(string, tag = "2")]
+    pub detail: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub process: ::core::option::Option<ProcessKey>,
+    #[prost(message, optional, tag = "4")]
+    pub unit: ::core::option::Option<ProcessKey>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -902,6 +1024,44 @@ impl CoverageArea {
             "COVERAGE_AREA_PROCESS" => Some(Self::Process),
             "COVERAGE_AREA_ACCESS" => Some(Self::Access),
             "COVERAGE_AREA_NETWORK" => Some(Self::Network),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TamperKind {
+    Unspecified = 0,
+    ProgramSilent = 1,
+    PinRemoved = 2,
+    AgentStopped = 3,
+    ClockMoved = 4,
+    BpfLoaded = 5,
+}
+impl TamperKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TAMPER_KIND_UNSPECIFIED",
+            Self::ProgramSilent => "TAMPER_KIND_PROGRAM_SILENT",
+            Self::PinRemoved => "TAMPER_KIND_PIN_REMOVED",
+            Self::AgentStopped => "TAMPER_KIND_AGENT_STOPPED",
+            Self::ClockMoved => "TAMPER_KIND_CLOCK_MOVED",
+            Self::BpfLoaded => "TAMPER_KIND_BPF_LOADED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TAMPER_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "TAMPER_KIND_PROGRAM_SILENT" => Some(Self::ProgramSilent),
+            "TAMPER_KIND_PIN_REMOVED" => Some(Self::PinRemoved),
+            "TAMPER_KIND_AGENT_STOPPED" => Some(Self::AgentStopped),
+            "TAMPER_KIND_CLOCK_MOVED" => Some(Self::ClockMoved),
+            "TAMPER_KIND_BPF_LOADED" => Some(Self::BpfLoaded),
             _ => None,
         }
     }

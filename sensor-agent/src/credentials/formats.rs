@@ -68,6 +68,8 @@ pub struct Found {
     pub credential: CredentialId,
     /// Profile, host or key that names it inside the file.
     pub entry: Option<String>,
+    /// Server names that the file says it is for.
+    pub destinations: Vec<String>,
 }
 
 /// What a file holds.

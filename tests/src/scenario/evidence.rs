@@ -74,7 +74,10 @@ fn check_exposure(checks: &mut Checks<'_>, exposure: &ExposureEvidence, lab: &La
         ExposureSource::File { path, entry, .. } => {
             Some((path.ends_with("/.aws/credentials"), entry.clone()))
         }
-        ExposureSource::Environment { .. } => None,
+        ExposureSource::Environment { .. }
+        | ExposureSource::Socket { .. }
+        | ExposureSource::Metadata { .. }
+        | ExposureSource::Process { .. } => None,
     };
     checks.that(
         file.as_ref().is_some_and(|(credentials, _)| *credentials),

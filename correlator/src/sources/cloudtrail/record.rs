@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
-use keytrail_model::consumption::{Caller, Consumption, JoinStrength, Outcome};
+use keytrail_model::consumption::{Caller, Consumption, Outcome};
 use keytrail_model::credential::CredentialId;
 use keytrail_model::ids::RecordId;
 use serde_json::Value;
@@ -117,15 +117,6 @@ pub fn parse_record(bytes: &[u8]) -> Result<Parsed, Rejection> {
     let credential = CredentialId::aws_access_key(key).map_err(|_| Rejection::BadKey)?;
     let event_id = text(&value, "eventID").filter(|id| !id.is_empty());
     let usage = Consumption {
-        id: record_id(event_id, bytes),
-        credential,
-        strength: JoinStrength::ExactId,
-        time,
-        granularity_ms: if time.subsec_nanosecond() == 0 {
-            1000
-        } else {
-            1
-        },
         caller: caller(&value, identity),
         user_agent: text(&value, "userAgent").map(capped),
         service: capped(service),
@@ -144,6 +135,7 @@ pub fn parse_record(bytes: &[u8]) -> Result<Parsed, Rejection> {
             .or_else(|| text(identity, "accountId"))
             .map(capped),
         minted: minted(&value),
+        ..Consumption::new(record_id(event_id, bytes), credential, time)
     };
     Ok(Parsed::Use {
         usage: Box::new(usage),
