@@ -14,7 +14,6 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod counters;
-mod hex;
 pub mod ingest;
 pub mod partition;
 pub mod replay;

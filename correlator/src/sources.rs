@@ -1,6 +1,5 @@
 //! Sources: where cloud-side uses come from.
 //!
-//! Architecture invariant (SO-1): only this module knows a vendor's field names; what leaves it is
-//! a [`keytrail_model::consumption::Consumption`].
+//! Here is delivery; records are understood by [`keytrail_sources`].
 
 pub mod cloudtrail;

@@ -6,9 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use keytrail_sources::Rejection;
 use serde::Serialize;
 
-use super::record::Rejection;
 use crate::clock;
 
 /// The file is set aside (`.1`, one generation) when it reaches this size.

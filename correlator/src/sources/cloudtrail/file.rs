@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 use keytrail_model::consumption::Consumption;
+use keytrail_sources::framing::{Cut, FramingError, Records};
+use keytrail_sources::{Options, Parser, Rejection, SourceKind};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::framing::{Cut, FramingError, Records};
-use super::record::{Parsed, Rejection, parse_record};
 use super::{DeadLetters, SOURCE};
 use crate::counters::Counters;
 use crate::runner::{Handle, RunnerError, UsesBatch, UsesReply};
@@ -158,28 +158,22 @@ impl Intake {
     fn take(&self, file: File, path: &Path, mark: FileMark) -> Result<FileReport, FileError> {
         let mut report = FileReport::default();
         let mut batch: Vec<Consumption> = Vec::new();
+        let parser = parser();
         let hash = each_record(file, path, |cut| {
             let index = report.records;
             report.records += 1;
             self.counters().cloudtrail_records.one();
             let parsed = match cut {
-                Cut::Record(bytes) => parse_record(bytes).map_err(|why| (why, bytes)),
+                Cut::Record(bytes) => parser.parse(bytes, &mut batch).map_err(|why| (why, bytes)),
                 Cut::NotObject => Err((Rejection::NotObject, [].as_slice())),
                 Cut::TooLarge => Err((Rejection::TooLarge, [].as_slice())),
             };
             match parsed {
-                Ok(Parsed::NoCredential) => {
+                Ok(parsed) if parsed.uses == 0 => {
                     report.no_credential += 1;
                     self.counters().cloudtrail_no_credential.one();
                 }
-                Ok(Parsed::Use {
-                    usage,
-                    derived_id,
-                    unknown_version,
-                }) => {
-                    self.count_use(derived_id, unknown_version);
-                    batch.push(*usage);
-                }
+                Ok(parsed) => self.count_use(parsed.derived_id, parsed.unknown_version),
                 Err((why, bytes)) => {
                     report.rejected += 1;
                     report.first_rejection.get_or_insert(why);
@@ -218,7 +212,9 @@ impl Intake {
             Rejection::BadJson => &counters.cloudtrail_rejected_bad_json,
             Rejection::BadTime => &counters.cloudtrail_rejected_bad_time,
             Rejection::BadKey => &counters.cloudtrail_rejected_bad_key,
-            Rejection::NoEvent => &counters.cloudtrail_rejected_no_event,
+            Rejection::NoEvent | Rejection::BadEnvelope | Rejection::NoMapping => {
+                &counters.cloudtrail_rejected_no_event
+            }
             Rejection::TooLarge => &counters.cloudtrail_rejected_too_large,
         }
         .one();
@@ -258,24 +254,35 @@ pub(super) fn known(metadata: &Metadata) -> KnownFile {
     }
 }
 
+fn parser() -> Parser {
+    Parser::new(SourceKind::AwsCloudTrail, Options::default())
+}
+
 /// The first pass: is it whole, and is it a CloudTrail log at all? Returns its hash.
 fn check(file: File, path: &Path) -> Result<[u8; 32], FileError> {
     let mut records = 0_u64;
     // A file without any record of CloudTrail's shape is another kind of file; its first objection.
     let mut strange: Option<Rejection> = None;
     let mut shaped = false;
+    let (parser, mut uses) = (parser(), Vec::new());
     let hash = each_record(file, path, |cut| {
         records += 1;
         if shaped {
             return Ok(());
         }
         let objection = match cut {
-            Cut::Record(bytes) => parse_record(bytes).err(),
+            Cut::Record(bytes) => parser.parse(bytes, &mut uses).err(),
             Cut::NotObject => Some(Rejection::NotObject),
             Cut::TooLarge => None,
         };
         match objection {
-            Some(why @ (Rejection::NotObject | Rejection::BadJson | Rejection::NoEvent)) => {
+            Some(
+                why @ (Rejection::NotObject
+                | Rejection::BadJson
+                | Rejection::NoEvent
+                | Rejection::BadEnvelope
+                | Rejection::NoMapping),
+            ) => {
                 strange.get_or_insert(why);
             }
             Some(Rejection::BadTime | Rejection::BadKey | Rejection::TooLarge) | None => {

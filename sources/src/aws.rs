@@ -13,9 +13,11 @@ use keytrail_model::credential::CredentialId;
 use keytrail_model::ids::RecordId;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use thiserror::Error;
 
-use super::SOURCE;
+use crate::{Parsed, Rejection, Skip};
+
+/// The prefix of record ids.
+const SOURCE: &str = "aws.cloudtrail";
 
 /// The major `eventVersion` whose contents are documented.
 const KNOWN_MAJOR: u32 = 1;
@@ -39,65 +41,11 @@ const RESOURCE_PARAMETERS: [&str; 12] = [
     "topicArn",
 ];
 
-/// What a record is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Parsed {
-    /// A use of an access key.
-    Use {
-        /// The use.
-        usage: Box<Consumption>,
-        /// The record had no eventID.
-        derived_id: bool,
-        /// Its eventVersion is newer than known.
-        unknown_version: bool,
-    },
-    /// A sound record that names no access key: console login, AWS service, Insight.
-    NoCredential,
-}
-
-/// Why a record is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
-pub enum Rejection {
-    /// Not an object.
-    #[error("not a JSON object")]
-    NotObject,
-    /// Not JSON.
-    #[error("damaged JSON")]
-    BadJson,
-    /// No time, or none that can be read.
-    #[error("eventTime is missing or no time")]
-    BadTime,
-    /// A key id that is none.
-    #[error("accessKeyId is no access key id")]
-    BadKey,
-    /// Not CloudTrail's shape.
-    #[error("no eventName or eventSource: not a CloudTrail record")]
-    NoEvent,
-    /// Above the size limit.
-    #[error("larger than the limit for one record")]
-    TooLarge,
-}
-
-impl Rejection {
-    /// Its name in the dead-letter file.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotObject => "not-object",
-            Self::BadJson => "bad-json",
-            Self::BadTime => "bad-time",
-            Self::BadKey => "bad-key",
-            Self::NoEvent => "no-event",
-            Self::TooLarge => "too-large",
-        }
-    }
-}
-
 /// Makes a use of a record's bytes.
 ///
 /// # Errors
 /// The reason, when it cannot be one.
-pub fn parse_record(bytes: &[u8]) -> Result<Parsed, Rejection> {
+pub(crate) fn parse(bytes: &[u8], out: &mut Vec<Consumption>) -> Result<Parsed, Rejection> {
     let value: Value = serde_json::from_slice(bytes).map_err(|_| Rejection::BadJson)?;
     if !value.is_object() {
         return Err(Rejection::NotObject);
@@ -112,7 +60,7 @@ pub fn parse_record(bytes: &[u8]) -> Result<Parsed, Rejection> {
         .ok_or(Rejection::BadTime)?;
     let identity = field(&value, "userIdentity").unwrap_or(&Value::Null);
     let Some(key) = text(identity, "accessKeyId").filter(|key| !key.is_empty()) else {
-        return Ok(Parsed::NoCredential);
+        return Ok(Parsed::skip(Skip::NoCredential));
     };
     let credential = CredentialId::aws_access_key(key).map_err(|_| Rejection::BadKey)?;
     let event_id = text(&value, "eventID").filter(|id| !id.is_empty());
@@ -137,10 +85,12 @@ pub fn parse_record(bytes: &[u8]) -> Result<Parsed, Rejection> {
         minted: minted(&value),
         ..Consumption::new(record_id(event_id, bytes), credential, time)
     };
-    Ok(Parsed::Use {
-        usage: Box::new(usage),
+    out.push(usage);
+    Ok(Parsed {
+        uses: 1,
         derived_id: event_id.is_none(),
         unknown_version: text(&value, "eventVersion").is_some_and(is_unknown_version),
+        ..Parsed::default()
     })
 }
 
@@ -180,10 +130,7 @@ fn capped(text: &str) -> String {
 fn record_id(event_id: Option<&str>, bytes: &[u8]) -> RecordId {
     RecordId(match event_id {
         Some(id) => format!("{SOURCE}:{}", capped(id)),
-        None => format!(
-            "{SOURCE}:sha256-{}",
-            crate::hex::encode(&Sha256::digest(bytes))
-        ),
+        None => format!("{SOURCE}:sha256-{:x}", Sha256::digest(bytes)),
     })
 }
 
@@ -308,7 +255,3 @@ fn is_unknown_version(version: &str) -> bool {
     let major = version.split('.').next().and_then(|m| m.parse().ok());
     major.is_none_or(|major: u32| major > KNOWN_MAJOR)
 }
-
-#[cfg(test)]
-#[path = "record_tests.rs"]
-mod tests;
