@@ -10,6 +10,7 @@
 
 mod alerts;
 mod credentials;
+mod graph;
 mod guard;
 mod problem;
 mod sensors;
@@ -119,6 +120,7 @@ impl ApiState {
     tags(
         (name = "alerts", description = "Findings with their whole evidence"),
         (name = "credentials", description = "Credential -> holders -> uses"),
+        (name = "graph", description = "What a credential reaches, who depends on it, how it got there"),
         (name = "sensors", description = "What each endpoint's sensor sees and lost"),
         (name = "status", description = "Counts and health")
     )
@@ -144,6 +146,9 @@ fn open_router() -> OpenApiRouter<ApiState> {
         .routes(routes!(alerts::get_alert))
         .routes(routes!(credentials::list_credentials))
         .routes(routes!(credentials::get_credential))
+        .routes(routes!(graph::reach))
+        .routes(routes!(graph::dependents))
+        .routes(routes!(graph::origin))
         .routes(routes!(sensors::list_sensors))
         .routes(routes!(status::get_status))
 }

@@ -79,6 +79,7 @@ counters! {
     snapshots: "Snapshots of the join's state; they make a restart fast.",
     snapshot_failures: "Snapshots that failed; the next start replays more of the log.",
     log_blocks_pruned: "Blocks of recorded inputs removed after the retention time.",
+    graph_expired: "Edges of the lineage graph forgotten after the retention time.",
     cloudtrail_files_done: "CloudTrail files read to their end and recorded.",
     cloudtrail_files_duplicate: "Files with the content of an earlier file under another name; skipped.",
     cloudtrail_files_incomplete: "Times a file ended too early (still being written, or truncated); read again when it changes.",

@@ -2,9 +2,11 @@
 //!
 //! What is kept, and what it is for:
 //! - `log`: every input of the join in arrival order, as compressed blocks of JSON lines. **The log
-//!   is the truth**; everything else can be derived from it.
+//!   is the truth**; everything else but `documents` can be derived from it.
 //! - `positions`, `records`, `files`: what has been taken in already, so that a replay changes nothing.
 //! - `alerts`, `uses`, `hosts`, `gaps`: what the API serves.
+//! - `graph_nodes`, `graph_edges`: the lineage graph, up to the log offset `graph_offset` in `meta`.
+//! - `documents`: what people imported or a directory provisioned; not derived from the log.
 //! - `snapshot`: the operator's state at one log offset, so that a restart replays only the tail.
 //!
 //! Architecture invariants:
@@ -16,7 +18,9 @@
 
 mod alerts;
 mod batch;
+mod documents;
 mod files;
+mod graph;
 mod hosts;
 mod log;
 mod reader;
@@ -32,6 +36,7 @@ use thiserror::Error;
 
 pub use alerts::{AlertFilter, AlertPage, StoredAlert};
 pub use batch::Batch;
+pub use documents::{Collection, Document};
 pub use files::{FileMark, KnownFile};
 pub use hosts::SensorRow;
 pub use reader::{Reader, Totals};

@@ -69,6 +69,7 @@ pub(super) async fn get_status(State(state): State<ApiState>) -> Result<Json<Sta
     let now = clock::now();
     let mut counters = state.0.handle.counters().view();
     counters.extend((state.0.more.0)());
+    counters.extend(state.0.handle.graph().view());
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: state.0.started,

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::RunnerError;
 use super::handle::UsesReply;
 use crate::ingest::sink::IngestBatch;
-use crate::store::FileMark;
+use crate::store::{Document, FileMark};
 
 /// Answers to one work item.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, RunnerError>>;
@@ -35,6 +35,8 @@ pub(super) enum Work {
     Credentials(oneshot::Sender<Vec<CredentialId>>),
     /// Everything about one credential.
     Lineage(CredentialId, oneshot::Sender<Option<Lineage>>),
+    /// Keep, replace or remove an imported document.
+    Document(Box<Document>, Reply<()>),
     /// Save and end.
     Stop(oneshot::Sender<()>),
     /// End as if killed.
