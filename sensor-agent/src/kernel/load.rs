@@ -343,7 +343,7 @@ fn rows(plan: Plan, results: &BTreeMap<&str, Result<(), String>>) -> Vec<Coverag
     hooks.chain(unseen).collect()
 }
 
-fn hook_name(hook: &Hook) -> String {
+pub(super) fn hook_name(hook: &Hook) -> String {
     match hook.attach {
         Attach::Tracepoint(name) => format!("tp_btf/{name}"),
         Attach::Lsm(name) => format!("lsm/{name}"),

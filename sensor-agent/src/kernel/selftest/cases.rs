@@ -1,5 +1,7 @@
 //! The cases: one entry each.
 
+mod evasions;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -76,7 +78,12 @@ const fn net(
 }
 
 /// All cases.
-pub(super) const CASES: &[Case] = &[
+pub(super) fn all() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(evasions::CASES)
+}
+
+/// The plain cases.
+const CASES: &[Case] = &[
     file("open and read", "read", OPENS, as_is),
     file("open without reading", "open", BARE_OPENS, as_is),
     file("through a symlink", "read", OPENS, symlink),
