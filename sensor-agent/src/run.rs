@@ -11,6 +11,7 @@ use keytrail_pki::files::{FileError, private_folder};
 use keytrail_pki::token::JoinToken;
 use keytrail_spool::Limits;
 use thiserror::Error;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -23,6 +24,7 @@ use crate::kernel::hooks::Plan;
 use crate::kernel::{KernelEvent, LoadError, Sensor, SensorConfig};
 use crate::people::People;
 use crate::pipeline::{Pipeline, Timed};
+use crate::privileges;
 use crate::seed;
 use crate::tree::TreeLimits;
 use crate::uplink::enrol::{self, Enrolment};
@@ -77,6 +79,9 @@ pub enum RunError {
     /// `/proc/sys/kernel/random/boot_id` is no UUID.
     #[error("this kernel's boot id cannot be read: is /proc mounted?")]
     BootId,
+    /// The stream's threads.
+    #[error("cannot start the threads of the stream: {0}")]
+    Threads(std::io::Error),
     /// The correlator's address.
     #[error("correlator `{0}`: write https://host:port")]
     Address(String),
@@ -147,14 +152,18 @@ pub async fn run(
     let uplink_config = uplink_config(config, &clock)?;
     private_folder(&config.state_dir)?;
     let mut sensor = Sensor::load(&sensor_config(config)?)?;
+    if let Err(error) = privileges::keep_reading_only() {
+        warn!("{error}; the sensor goes on with more rights than it needs");
+    }
+    let io = Io::start()?;
     // A first enrolment usually takes milliseconds; without one the stream would only fail and
     // wait. A correlator that is away must not keep the sensor from seeing.
-    let enrolling = tokio::spawn(keep_enrolling(config.clone(), uplink_config.clone()));
+    let enrolling = io.spawn(keep_enrolling(config.clone(), uplink_config.clone()));
     let enrolled = wait_for(&enrolling, ENROL_PATIENCE).await;
     if !enrolled {
         warn!("not enrolled yet: watching begins, facts wait in the outbox");
     }
-    let uplink = Uplink::start(uplink_config)?;
+    let uplink = io.within(|| Uplink::start(uplink_config))?;
     let outbox = uplink.outbox();
 
     let people = People::read();
@@ -321,6 +330,43 @@ async fn keep_enrolling(config: Config, uplink: UplinkConfig) {
             }
         }
         tokio::time::sleep(ENROL_RETRY).await;
+    }
+}
+
+/// The threads of the stream and its TLS.
+struct Io(Option<Runtime>);
+
+impl Io {
+    fn start() -> Result<Self, RunError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("uplink")
+            .enable_all()
+            .build()
+            .map_err(RunError::Threads)?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.within(|| tokio::spawn(task))
+    }
+
+    /// Runs `start`, whose tasks then belong to these threads.
+    fn within<T>(&self, start: impl FnOnce() -> T) -> T {
+        let _inside = self.0.as_ref().map(Runtime::enter);
+        start()
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        // A runtime that is dropped inside another one panics unless it may leave its threads.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -102,6 +102,42 @@ fn where_the_sensor_cannot_work_it_says_why_in_one_line() {
     }
 }
 
+/// What `/proc/PID/task/*/status` says of a process's rights, over all its threads.
+fn rights(pid: u32, set: &str) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut found: Vec<String> = tasks
+        .map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap())
+        .filter_map(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix(set));
+            line.map(|rest| rest.trim().to_owned())
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[test]
+fn once_loaded_the_sensor_keeps_only_the_right_to_read() {
+    let name = "once_loaded_the_sensor_keeps_only_the_right_to_read";
+    let Some(programs) = probe::sensor(name, DEMO) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let slice = Slice::new().unwrap();
+    let correlator = Correlator::start(&programs, dir.path()).unwrap();
+    let scope = slice.group("rights").unwrap();
+    let mut sensor = Sensor::start(&programs, &correlator, dir.path(), &scope).unwrap();
+    // CAP_DAC_READ_SEARCH (2) and CAP_SYS_PTRACE (19), in every thread and for good.
+    let kept = format!("{:016x}", 1_u64 << 2 | 1 << 19);
+    for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
+        assert_eq!(rights(sensor.id(), set), [kept.as_str()], "{set}");
+    }
+    assert_eq!(rights(sensor.id(), "CapInh:"), ["0000000000000000"]);
+    assert_eq!(rights(sensor.id(), "NoNewPrivs:"), ["1"]);
+    sensor.stop().unwrap();
+}
+
 /// An identity as the authority in `pki` would have given it at `from_unix` for a day.
 fn plant(state: &Path, pki: &Path, from_unix: i64) {
     let ca = Ca::load_or_create(pki, now()).unwrap();
