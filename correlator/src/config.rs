@@ -172,6 +172,26 @@ mod tests {
         assert_eq!(config.listen_api, Config::default().listen_api);
     }
 
+    /// The packaged file, and what it shows as defaults once that is no comment any more.
+    #[test]
+    fn the_packaged_settings_are_understood() {
+        let text = include_str!("../../packaging/etc/correlator.toml");
+        let shown: String = text
+            .lines()
+            .map(|line| {
+                line.strip_prefix("# ")
+                    .filter(|l| l.contains(" = ") || l.starts_with('['))
+            })
+            .zip(text.lines())
+            .map(|(shown, line)| format!("{}\n", shown.unwrap_or(line)))
+            .collect();
+        for text in [text, &shown] {
+            let config = load(text).unwrap();
+            assert_eq!(config.listen_api, Config::default().listen_api);
+            assert_eq!(config.join.undecided_hours, 24);
+        }
+    }
+
     #[test]
     fn wrong_settings_are_named() {
         for (toml, word) in [

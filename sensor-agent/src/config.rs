@@ -125,6 +125,29 @@ mod tests {
         assert_eq!(config.outbox_max_bytes, 512 * 1024 * 1024);
     }
 
+    /// The packaged file, and what it shows as defaults once that is no comment any more.
+    #[test]
+    fn the_packaged_settings_are_understood() {
+        let text = include_str!("../../packaging/etc/sensor.toml");
+        let shown: String = text
+            .lines()
+            .map(|line| {
+                line.strip_prefix("# ")
+                    .filter(|l| l.contains(" = ") || l.starts_with('['))
+            })
+            .zip(text.lines())
+            .map(|(shown, line)| format!("{}\n", shown.unwrap_or(line)))
+            .collect();
+        for text in [text, &shown] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            write!(file, "{text}").unwrap();
+            let none: BTreeMap<&str, &str> = BTreeMap::new();
+            let config = Config::read(Some(&file.path().to_owned()), none).unwrap();
+            assert_eq!(config.state_dir, Config::default().state_dir);
+            assert_eq!(config.outbox_max_bytes, Config::default().outbox_max_bytes);
+        }
+    }
+
     #[test]
     fn a_wrong_name_is_told() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
