@@ -99,6 +99,18 @@ CREATE TABLE files (
 CREATE INDEX files_by_hash ON files (source, hash);
 ";
 
+/// Tables that came after the first release of this version. Older correlators of the version do
+/// not look at them, so they need no new version: they are made wherever they are missing.
+const ADDED: &str = "
+CREATE TABLE IF NOT EXISTS cursors (
+    source TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    position TEXT NOT NULL,
+    moved_ms INTEGER NOT NULL,
+    PRIMARY KEY (source, stream)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Sets the connection up; creates or checks the schema.
 pub(super) fn prepare(conn: &Connection, path: &Path) -> Result<(), StoreError> {
     let damaged = |e| classify(path, e);
@@ -116,11 +128,13 @@ pub(super) fn prepare(conn: &Connection, path: &Path) -> Result<(), StoreError> 
         )
         .map_err(damaged)?
         > 0;
-    if !has_meta {
-        return create(conn).map_err(damaged);
+    if has_meta {
+        quick_check(conn, path)?;
+        check_version(conn, path)?;
+    } else {
+        create(conn).map_err(damaged)?;
     }
-    quick_check(conn, path)?;
-    check_version(conn, path)
+    conn.execute_batch(ADDED).map_err(damaged)
 }
 
 fn create(conn: &Connection) -> rusqlite::Result<()> {
