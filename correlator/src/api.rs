@@ -40,7 +40,7 @@ pub use token::ApiToken;
 
 use crate::counters::CounterView;
 use crate::runner::Handle;
-use crate::sources::cloudtrail::StatusCell;
+use crate::sources::Intake;
 
 /// Requests in progress at most.
 const MAX_REQUESTS: usize = 64;
@@ -71,7 +71,7 @@ pub struct ApiState(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     handle: Handle,
-    sources: Vec<StatusCell>,
+    sources: Vec<Intake>,
     more: MoreCounters,
     token: ApiToken,
     hosts: Vec<String>,
@@ -87,7 +87,7 @@ impl ApiState {
     #[must_use]
     pub fn new(
         handle: Handle,
-        sources: Vec<StatusCell>,
+        sources: Vec<Intake>,
         more: MoreCounters,
         token: ApiToken,
         hosts: Vec<String>,
