@@ -41,7 +41,7 @@ pub use token::ApiToken;
 
 use crate::counters::CounterView;
 use crate::runner::Handle;
-use crate::sources::cloudtrail::StatusCell;
+use crate::sources::Intake;
 
 /// Requests in progress at most.
 const MAX_REQUESTS: usize = 64;
@@ -72,7 +72,7 @@ pub struct ApiState(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     handle: Handle,
-    sources: Vec<StatusCell>,
+    sources: Vec<Intake>,
     more: MoreCounters,
     token: ApiToken,
     hosts: Vec<String>,
@@ -88,7 +88,7 @@ impl ApiState {
     #[must_use]
     pub fn new(
         handle: Handle,
-        sources: Vec<StatusCell>,
+        sources: Vec<Intake>,
         more: MoreCounters,
         token: ApiToken,
         hosts: Vec<String>,

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod counters;
 pub mod graph;
+mod hex;
 pub mod ingest;
 pub mod partition;
 pub mod replay;

@@ -286,6 +286,9 @@ impl Group {
         if let Some(file) = &one.file {
             batch.mark_file(file)?;
         }
+        if let Some(cursor) = &one.cursor {
+            batch.put_cursor(cursor)?;
+        }
         self.uses.new += reply.new;
         self.uses.duplicate += reply.duplicate;
         Ok(reply)

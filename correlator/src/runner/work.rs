@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::RunnerError;
 use super::handle::UsesReply;
 use crate::ingest::sink::IngestBatch;
-use crate::store::{Document, FileMark};
+use crate::store::{Cursor, Document, FileMark};
 
 /// Answers to one work item.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, RunnerError>>;
@@ -20,6 +20,8 @@ pub struct UsesBatch {
     pub uses: Vec<Consumption>,
     /// The file that these uses complete, to be remembered in the same transaction.
     pub file: Option<FileMark>,
+    /// How far the stream that they come from is taken in with them, likewise.
+    pub cursor: Option<Cursor>,
 }
 
 /// One item of work.

@@ -99,7 +99,8 @@ CREATE TABLE files (
 CREATE INDEX files_by_hash ON files (source, hash);
 ";
 
-/// Tables that came later and change nothing in the others: made where they are missing.
+/// Tables that came after the first release of this version. Older correlators of the version do
+/// not look at them, so they need no new version: they are made wherever they are missing.
 const ADDED: &str = "
 CREATE TABLE IF NOT EXISTS graph_nodes (id INTEGER PRIMARY KEY, node TEXT NOT NULL UNIQUE) STRICT;
 
@@ -123,6 +124,14 @@ CREATE TABLE IF NOT EXISTS documents (
     changed_ms INTEGER NOT NULL,
     body TEXT NOT NULL,
     PRIMARY KEY (collection, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS cursors (
+    source TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    position TEXT NOT NULL,
+    moved_ms INTEGER NOT NULL,
+    PRIMARY KEY (source, stream)
 ) STRICT, WITHOUT ROWID;
 ";
 

@@ -16,9 +16,11 @@ use keytrail_model::text::shown;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::file::{FileError, FileReport, Intake, known};
-use super::status::{PendingFile, StatusCell};
+use super::file::{FileError, known, read};
 use crate::clock;
+use crate::sources::intake::{Intake, Taken};
+use crate::sources::status::PendingFile;
+use crate::sources::tally::Tally;
 use crate::store::KnownFile;
 
 /// Files queued at most; a scan that finds more goes on when the queue is empty.
@@ -54,7 +56,7 @@ pub enum WatchError {
     },
     /// No such folder.
     #[error(
-        "CloudTrail folder {folder}: {source}; create it, or point --cloudtrail-dir at the folder \
+        "folder {folder}: {source}; create it, or point the source (--cloudtrail-dir) at the folder \
          that receives the log files"
     )]
     Folder {
@@ -77,7 +79,6 @@ struct Pending {
 struct Watcher {
     options: Options,
     intake: Intake,
-    status: StatusCell,
     watches: inotify::Watches,
     directories: HashMap<WatchDescriptor, PathBuf>,
     /// From notifications: first served.
@@ -101,7 +102,6 @@ const DONE: usize = 200_000;
 pub async fn watch(
     options: Options,
     intake: Intake,
-    status: StatusCell,
     stop: CancellationToken,
 ) -> Result<(), WatchError> {
     let folder = |source| WatchError::Folder {
@@ -120,7 +120,6 @@ pub async fn watch(
         watches: stream.watches(),
         options,
         intake,
-        status,
         directories: HashMap::new(),
         fresh: VecDeque::new(),
         backlog: VecDeque::new(),
@@ -128,12 +127,7 @@ pub async fn watch(
         pending: HashMap::new(),
         done: HashMap::new(),
     };
-    watcher.status.update(|status| {
-        status.source = super::SOURCE.to_owned();
-        status.folder = watcher.options.folder.display().to_string();
-        status.watching = true;
-        status.problem = None;
-    });
+    watcher.intake.status().works();
     watcher.rescan();
     watcher.run(&mut stream, stop).await;
     Ok(())
@@ -184,7 +178,7 @@ impl Watcher {
             }
         };
         if event.mask.contains(EventMask::Q_OVERFLOW) {
-            self.intake_counters().cloudtrail_notify_overflows.one();
+            self.tally().notify_overflows.one();
             self.rescan();
             return;
         }
@@ -210,16 +204,16 @@ impl Watcher {
                 }
             }
         } else if !is_hidden(&path) {
-            self.intake_counters().cloudtrail_files_ignored.one();
+            self.tally().files_ignored.one();
         }
     }
 
-    fn intake_counters(&self) -> &crate::counters::Counters {
-        self.intake.counters()
+    fn tally(&self) -> &Tally {
+        self.intake.tally()
     }
 
     fn rescan(&mut self) {
-        self.intake_counters().cloudtrail_rescans.one();
+        self.tally().rescans.one();
         self.more = false;
         let folder = self.options.folder.clone();
         self.scan(&folder, 0);
@@ -234,7 +228,7 @@ impl Watcher {
             Ok(wd) => {
                 self.directories.insert(wd, directory.to_owned());
             }
-            Err(error) => self.status.update(|status| {
+            Err(error) => self.intake.status().update(|status| {
                 status.problem = Some(format!(
                     "no notifications for {}: {error}; its files are found by rescans only. \
                      Raise fs.inotify.max_user_watches",
@@ -290,7 +284,7 @@ impl Watcher {
         let before = known(&metadata);
         let intake = self.intake.clone();
         let reading = path.clone();
-        let result = tokio::task::spawn_blocking(move || intake.read(&reading)).await;
+        let result = tokio::task::spawn_blocking(move || read(&intake, &reading)).await;
         match result {
             Ok(Ok(report)) => self.done(path, before, report),
             Ok(Err(error)) => self.failed(path, before, &error),
@@ -301,38 +295,39 @@ impl Watcher {
         }
     }
 
-    fn done(&mut self, path: PathBuf, before: KnownFile, report: FileReport) {
+    fn done(&mut self, path: PathBuf, before: KnownFile, taken: Option<Taken>) {
         if self.pending.remove(&path).is_some() {
             self.show_pending();
         }
-        if !report.known {
-            self.status
+        if let Some(taken) = taken {
+            self.intake
+                .status()
                 .update(|status| status.last_file = Some(clock::now()));
-            self.tell(&path, &report);
+            self.tell(&path, &taken);
         }
         self.remember_done(path, before);
     }
 
     /// One line a file; a louder one when some of its records were refused.
-    fn tell(&self, path: &Path, report: &FileReport) {
+    fn tell(&self, path: &Path, taken: &Taken) {
         let path = path.to_string_lossy();
-        if let Some(why) = report.first_rejection {
+        if let Some(why) = taken.first_rejection {
             tracing::warn!(
                 path = %shown(&path, 300),
-                records = report.records,
-                rejected = report.rejected,
+                records = taken.records,
+                rejected = taken.rejected,
                 first_reason = %why,
                 noted_in = %self.intake.dead_letters().display(),
-                "CloudTrail file read; some of its records were refused, the others were used"
+                "log file read; some of its records were refused, the others were used"
             );
         } else {
             tracing::info!(
                 path = %shown(&path, 300),
-                records = report.records,
-                new = report.new,
-                duplicate = report.duplicate,
-                no_credential = report.no_credential,
-                "CloudTrail file read"
+                records = taken.records,
+                new = taken.new,
+                duplicate = taken.duplicates,
+                no_use = taken.skipped,
+                "log file read"
             );
         }
     }
@@ -345,11 +340,12 @@ impl Watcher {
     }
 
     fn failed(&mut self, path: PathBuf, before: KnownFile, error: &FileError) {
-        let counters = std::sync::Arc::clone(self.intake.counters());
+        let intake = self.intake.clone();
+        let tally = intake.tally();
         match error {
-            FileError::Incomplete(_) => counters.cloudtrail_files_incomplete.one(),
-            FileError::Malformed(_) => counters.cloudtrail_files_malformed.one(),
-            FileError::Unreadable(_) => counters.cloudtrail_files_unreadable.one(),
+            FileError::Incomplete(_) => tally.files_incomplete.one(),
+            FileError::Malformed(_) => tally.files_malformed.one(),
+            FileError::Unreadable(_) => tally.files_unreadable.one(),
             FileError::Runner(_) | FileError::Store(_) => {}
         }
         // What the store refused is tried again at the next rescan, whether the file changed or not.
@@ -365,7 +361,7 @@ impl Watcher {
                 pending.known = known;
                 pending.reason = reason;
             }
-            None if full => counters.cloudtrail_pending_dropped.one(),
+            None if full => tally.pending_dropped.one(),
             None => {
                 report(&path, &reason);
                 let pending = Pending {
@@ -395,7 +391,7 @@ impl Watcher {
                     path = %shown(&path.to_string_lossy(), 300),
                     minutes = waited.as_secs() / 60,
                     reason = pending.reason,
-                    "CloudTrail file is stuck; deliver it again"
+                    "log file is stuck; deliver it again"
                 );
             }
         }
@@ -409,12 +405,12 @@ impl Watcher {
             since: pending.since,
             stuck: pending.stuck,
         });
-        self.status.set_pending(files.collect());
+        self.intake.status().set_pending(files.collect());
     }
 }
 
 fn report(path: &Path, reason: &str) {
-    tracing::warn!(path = %shown(&path.to_string_lossy(), 300), reason, "CloudTrail file not taken");
+    tracing::warn!(path = %shown(&path.to_string_lossy(), 300), reason, "log file not taken");
 }
 
 /// A log's name; digests (`CloudTrail-Digest`) lie in the same bucket and are none.
@@ -422,16 +418,13 @@ fn is_log_name(path: &Path) -> bool {
     let name = path.file_name().map_or_else(String::new, |name| {
         name.to_string_lossy().to_ascii_lowercase()
     });
-    let is_log = [
-        ".json.gz",
-        ".json",
-        ".ndjson",
-        ".jsonl",
-        ".ndjson.gz",
-        ".jsonl.gz",
-    ]
-    .iter()
-    .any(|end| name.ends_with(end));
+    let plain = [".gz", ".zst"]
+        .iter()
+        .find_map(|end| name.strip_suffix(end))
+        .unwrap_or(&name);
+    let is_log = [".json", ".ndjson", ".jsonl", ".log", ".csv"]
+        .iter()
+        .any(|end| plain.ends_with(end));
     is_log
         && !name.starts_with('.')
         && !name.contains("cloudtrail-digest")
@@ -453,6 +446,9 @@ mod tests {
             ("a/1_CloudTrail_us-east-1_20261123T2010Z_x.json.gz", true),
             ("a/x.json", true),
             ("a/x.NDJSON", true),
+            ("a/x.json.zst", true),
+            ("a/2026/11/23/20/14/x.json.log.gz", true),
+            ("a/2026-11-23_ApiEvent.csv", true),
             ("a/.x.json.swp", false),
             ("a/.x.json", false),
             ("a/x.json.gz.6eF2a1", false),

@@ -8,42 +8,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use keytrail_sources::Rejection;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
+use super::intake::Origin;
 use crate::clock;
 
 /// The file is set aside (`.1`, one generation) when it reaches this size.
 const MAX_BYTES: u64 = 16 << 20;
-/// Characters kept of the names that identify a record.
-const MAX_TEXT: usize = 128;
 
-/// The dead-letter file; cheap to clone.
+/// The dead-letter file of one source; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     path: Arc<PathBuf>,
     writing: Arc<Mutex<()>>,
 }
 
-/// One line.
+/// One line. The hash finds the record again where its sender still has it.
 #[derive(Debug, Serialize)]
 struct Note<'a> {
     time: jiff::Timestamp,
     path: &'a str,
     index: u64,
     reason: &'static str,
-    #[serde(rename = "eventID", skip_serializing_if = "Option::is_none")]
-    event_id: Option<String>,
-    #[serde(rename = "eventName", skip_serializing_if = "Option::is_none")]
-    event_name: Option<String>,
-    #[serde(rename = "eventSource", skip_serializing_if = "Option::is_none")]
-    event_source: Option<String>,
+    why: String,
+    bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
 }
 
 impl DeadLetters {
-    /// Notes go to `folder/cloudtrail.ndjson`.
+    /// Notes of the source `name` go to `folder/<name>.ndjson`.
     #[must_use]
-    pub fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path, name: &str) -> Self {
         Self {
-            path: Arc::new(folder.join("cloudtrail.ndjson")),
+            path: Arc::new(folder.join(format!("{name}.ndjson"))),
             writing: Arc::default(),
         }
     }
@@ -54,32 +52,20 @@ impl DeadLetters {
         &self.path
     }
 
-    /// Notes that record number `index` of `file` was refused.
+    /// Notes that the record at `origin` was refused; `record` may be empty when it was too large
+    /// to be kept.
     ///
     /// # Errors
     /// When the note cannot be written.
-    pub fn note(
-        &self,
-        file: &Path,
-        index: u64,
-        why: Rejection,
-        record: &[u8],
-    ) -> std::io::Result<()> {
-        let value: serde_json::Value = serde_json::from_slice(record).unwrap_or_default();
-        let name = |key: &str| {
-            value
-                .get(key)
-                .and_then(|v| v.as_str())
-                .map(|text| text.chars().take(MAX_TEXT).collect())
-        };
+    pub fn note(&self, origin: Origin<'_>, why: Rejection, record: &[u8]) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(&Note {
             time: clock::now(),
-            path: &file.to_string_lossy(),
-            index,
+            path: origin.place,
+            index: origin.index,
             reason: why.as_str(),
-            event_id: name("eventID"),
-            event_name: name("eventName"),
-            event_source: name("eventSource"),
+            why: why.to_string(),
+            bytes: record.len(),
+            sha256: (!record.is_empty()).then(|| crate::hex::encode(&Sha256::digest(record))),
         })?;
         line.push(b'\n');
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
