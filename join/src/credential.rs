@@ -10,6 +10,7 @@ use keytrail_model::fact::{Exposure, ExposureSource};
 use keytrail_model::ids::{EventRef, HostId, RecordId};
 use serde::{Deserialize, Serialize};
 
+use crate::descent::{Edge, MAX_CHILDREN, MAX_PARENTS};
 use crate::host::{Span, UnitKey};
 use crate::input::UseState;
 use crate::lineage::Totals;
@@ -51,8 +52,31 @@ impl Holding {
 pub(crate) struct Use {
     pub(crate) usage: Consumption,
     pub(crate) state: UseState,
-    /// Name of the connection that explains it.
-    pub(crate) via: Option<(HostId, Option<String>)>,
+    /// The connection that explains it.
+    pub(crate) via: Option<Via>,
+}
+
+/// The connection that explains a use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Via {
+    pub(crate) host: HostId,
+    /// The name it asked for.
+    pub(crate) name: Option<String>,
+    pub(crate) unit: UnitKey,
+}
+
+/// A use's place in event time.
+pub(crate) type UseKey = (Timestamp, RecordId);
+
+/// Which uses of a credential to look at again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Again {
+    /// All that are kept.
+    All,
+    /// Those that no connection explains so far.
+    Unsettled,
+    /// Those within this stretch of time.
+    Between(Timestamp, Timestamp),
 }
 
 /// State of one credential.
@@ -64,8 +88,20 @@ pub(crate) struct Credential {
     pub(crate) uses: BTreeMap<(Timestamp, RecordId), Use>,
     /// Uses that are counts only by now.
     pub(crate) forgotten: Totals,
-    pub(crate) parent: Option<CredentialId>,
+    /// What it descends from, and how.
+    #[serde(with = "pairs")]
+    pub(crate) parents: BTreeMap<CredentialId, Edge>,
     pub(crate) children: BTreeSet<CredentialId>,
+    /// Uses that are unexplained or undecided.
+    pub(crate) open: BTreeSet<UseKey>,
+    /// Descendants without holders of their own that have open uses: their uses belong here.
+    pub(crate) troubled: BTreeSet<CredentialId>,
+    /// The credential whose alert carries the uses of this one, when it is another.
+    pub(crate) answers_to: Option<CredentialId>,
+    /// Under which time it is listed among the unwatched.
+    pub(crate) listed: Option<Timestamp>,
+    /// Totals of the uses that are kept.
+    kept: Totals,
     /// The alert as last told.
     pub(crate) alert: Option<Box<Alert>>,
 }
@@ -134,9 +170,92 @@ impl Credential {
             .min()
     }
 
+    /// Notes that this credential descends from `parent`. True when that is new.
+    pub(crate) fn descend(&mut self, parent: &CredentialId, minted: Option<&UseKey>) -> bool {
+        if !self.parents.contains_key(parent) && self.parents.len() >= MAX_PARENTS {
+            return false;
+        }
+        let edge = self.parents.entry(parent.clone()).or_default();
+        match minted {
+            Some(key) if edge.minted.len() < MAX_PARENTS => edge.minted.insert(key.clone()),
+            Some(_) => false,
+            None => !std::mem::replace(&mut edge.stated, true),
+        }
+    }
+
+    /// Notes a child. Beyond the bound it is not followed down, only up.
+    pub(crate) fn beget(&mut self, child: &CredentialId) {
+        if self.children.len() < MAX_CHILDREN {
+            self.children.insert(child.clone());
+        }
+    }
+
+    /// Uses to look at again.
+    pub(crate) fn wanted(&self, again: Again) -> Vec<UseKey> {
+        match again {
+            Again::All => self.uses.keys().cloned().collect(),
+            Again::Unsettled => {
+                let settled = |u: &Use| {
+                    matches!(
+                        u.state,
+                        UseState::Explained { .. } | UseState::ServiceSide { .. }
+                    )
+                };
+                let unsettled = self.uses.iter().filter(|(_, u)| !settled(u));
+                unsettled.map(|(key, _)| key.clone()).collect()
+            }
+            Again::Between(from, to) => self
+                .uses
+                .range((from, RecordId(String::new()))..)
+                .take_while(|((time, _), _)| *time <= to)
+                .map(|(key, _)| key.clone())
+                .collect(),
+        }
+    }
+
+    /// Adds a use of which nothing is thought yet.
+    pub(crate) fn add_use(&mut self, usage: &Consumption) {
+        let state = UseState::Unwatched;
+        self.kept.count(&state, true);
+        let new = Use {
+            usage: usage.clone(),
+            state,
+            via: None,
+        };
+        self.uses.insert((usage.time, usage.id.clone()), new);
+    }
+
+    /// Notes what is thought of a use now. True when that is another thing than before.
+    pub(crate) fn settle(&mut self, key: &UseKey, state: UseState, via: Option<Via>) -> bool {
+        let Some(u) = self.uses.get_mut(key) else {
+            return false;
+        };
+        u.via = via;
+        if u.state == state {
+            return false;
+        }
+        self.kept.count(&u.state, false);
+        self.kept.count(&state, true);
+        if matches!(
+            state,
+            UseState::Unexplained { .. } | UseState::Undecided { .. }
+        ) {
+            self.open.insert(key.clone());
+        } else {
+            self.open.remove(key);
+        }
+        u.state = state;
+        true
+    }
+
+    /// Open uses, in order.
+    pub(crate) fn open_uses(&self) -> impl Iterator<Item = &Use> {
+        self.open.iter().filter_map(|key| self.uses.get(key))
+    }
+
     /// Keeps the number of uses bounded: explained ones go first, oldest first, and are counted.
     pub(crate) fn bound(&mut self) {
-        let limit = if self.holders.is_empty() {
+        let limit = if self.holders.is_empty() && self.parents.is_empty() {
             MAX_UNWATCHED_USES
         } else {
             MAX_USES
@@ -148,21 +267,28 @@ impl Credential {
                 .find(|(_, u)| matches!(u.state, UseState::Explained { .. }))
                 .map(|(key, _)| key.clone());
             let key = explained.or_else(|| self.uses.keys().next().cloned());
-            let Some(gone) = key.and_then(|key| self.uses.remove(&key)) else {
-                return;
-            };
-            self.forgotten.count(&gone.state);
+            let Some(key) = key else { return };
+            self.forget(&key);
+        }
+    }
+
+    /// One use becomes a count.
+    fn forget(&mut self, key: &UseKey) {
+        if let Some(gone) = self.uses.remove(key) {
+            self.open.remove(key);
+            self.kept.count(&gone.state, false);
+            self.forgotten.count(&gone.state, true);
         }
     }
 
     /// Drops uses before `horizon`; true when nothing is left worth keeping.
     pub(crate) fn forget_before(&mut self, horizon: Timestamp) -> bool {
-        while let Some(entry) = self.uses.first_entry() {
-            if entry.key().0 >= horizon {
+        while let Some((key, _)) = self.uses.first_key_value() {
+            if key.0 >= horizon {
                 break;
             }
-            let gone = entry.remove();
-            self.forgotten.count(&gone.state);
+            let key = key.clone();
+            self.forget(&key);
         }
         for holdings in self.holders.values_mut() {
             holdings.retain(|(_, holding)| holding.span.last >= horizon);
@@ -171,24 +297,45 @@ impl Credential {
         self.holders.is_empty() && self.uses.is_empty()
     }
 
+    /// The earliest thing kept, for ageing.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        let holding = self.holders.values().flatten().map(|(_, h)| h.span.last);
+        let first_use = self.uses.keys().next().map(|(time, _)| *time);
+        holding.min().into_iter().chain(first_use).min()
+    }
+
     /// Uses by state.
     pub(crate) fn totals(&self) -> Totals {
         let mut totals = self.forgotten;
-        for u in self.uses.values() {
-            totals.count(&u.state);
-        }
+        totals.add(&self.kept);
         totals
     }
 }
 
 impl Totals {
-    fn count(&mut self, state: &UseState) {
-        match state {
-            UseState::Unwatched => self.unwatched += 1,
-            UseState::Undecided { .. } => self.undecided += 1,
-            UseState::ServiceSide { .. } => self.service_side += 1,
-            UseState::Explained { .. } => self.explained += 1,
-            UseState::Unexplained { .. } => self.unexplained += 1,
-        }
+    /// Counts a use in, or out again.
+    fn count(&mut self, state: &UseState, add: bool) {
+        let place = match state {
+            UseState::Unwatched => &mut self.unwatched,
+            UseState::Undecided { .. } => &mut self.undecided,
+            UseState::ServiceSide { .. } => &mut self.service_side,
+            UseState::Explained { .. } => &mut self.explained,
+            UseState::Declared { .. } => &mut self.declared,
+            UseState::Unexplained { .. } => &mut self.unexplained,
+        };
+        *place = if add {
+            place.saturating_add(1)
+        } else {
+            place.saturating_sub(1)
+        };
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.explained += other.explained;
+        self.unexplained += other.unexplained;
+        self.undecided += other.undecided;
+        self.unwatched += other.unwatched;
+        self.service_side += other.service_side;
+        self.declared += other.declared;
     }
 }

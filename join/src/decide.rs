@@ -7,13 +7,16 @@ use keytrail_model::affinity;
 use keytrail_model::alert::AddressMatch;
 use keytrail_model::consumption::{Caller, Consumption};
 use keytrail_model::coverage::CoverageState;
-use keytrail_model::ids::HostId;
+use keytrail_model::ids::{EventRef, HostId};
 use keytrail_model::text::shown;
 
-use crate::credential::{Credential, Use};
+use crate::credential::Via;
+use crate::descent::Standing;
 use crate::egress::Sighting;
+use crate::host::unit::Unit;
 use crate::host::{ConnKey, Connection, Host, Opened};
-use crate::input::{Settings, UseState};
+use crate::input::UseState;
+use crate::settings::Settings;
 
 /// A record is written a moment after the call: a connection that closed this much before still
 /// carries it.
@@ -22,7 +25,7 @@ const CLOSE_SLACK: SignedDuration = SignedDuration::from_secs(2);
 /// what it was opened for.
 pub(crate) const FRESH: SignedDuration = SignedDuration::from_secs(5);
 /// A gap this long before a use may hide the opening of the connection that carried it.
-const GAP_REACH: SignedDuration = SignedDuration::from_mins(10);
+pub(crate) const GAP_REACH: SignedDuration = SignedDuration::from_mins(10);
 /// A use this long before the first exposure is still judged: residual clock skew.
 const EXPOSURE_SKEW: SignedDuration = SignedDuration::from_secs(2);
 
@@ -63,26 +66,34 @@ struct Candidate<'a> {
     key: ConnKey,
     opened: &'a Opened,
     name: Option<&'a str>,
+    /// Its name is that of the endpoint.
+    right: bool,
+    /// It goes to a declared proxy, which may have carried it on to any name.
+    proxy: bool,
     fresh: bool,
 }
 
-/// Connections on `host` that can have carried `usage`, those with the right name first.
-fn candidates<'a>(host: &'a Host, usage: &Consumption) -> Vec<Candidate<'a>> {
+/// Connections on `host` that can have carried `usage`.
+fn candidates<'a>(settings: &Settings, host: &'a Host, usage: &Consumption) -> Vec<Candidate<'a>> {
     let window = Window::of(usage, host);
-    let names: Vec<&str> = host
-        .names()
-        .filter(|name| affinity::serves(name, usage))
-        .collect();
-    names
+    let reach = window.from.checked_sub(CLOSE_SLACK).unwrap_or(window.from);
+    // A name that does not fit may still be a proxy's.
+    let proxied = !settings.proxies.is_empty();
+    let fits = |name: Option<&str>| name.is_none_or(|n| proxied || affinity::serves(n, usage));
+    host.open_between(reach, window.to, fits)
         .into_iter()
-        .flat_map(|name| host.named(name))
-        .chain(host.unnamed())
         .filter_map(|(key, connection)| {
             let opened = connection.opened.as_ref()?;
-            window.covered_by(opened, connection).then(|| Candidate {
+            let name = connection.name.as_deref();
+            let right = name.is_some_and(|name| affinity::serves(name, usage));
+            let proxy = !right && settings.is_proxy(name, opened.remote.ip());
+            let possible = right || proxy || name.is_none();
+            (possible && window.covered_by(opened, connection)).then(|| Candidate {
                 key,
                 opened,
-                name: connection.name.as_deref(),
+                name,
+                right,
+                proxy,
                 fresh: window.fresh(opened),
             })
         })
@@ -90,13 +101,13 @@ fn candidates<'a>(host: &'a Host, usage: &Consumption) -> Vec<Candidate<'a>> {
 }
 
 /// What the connections of `host` show about its outside addresses, given `usage`.
-pub(crate) fn sightings(host: &Host, usage: &Consumption) -> Vec<Sighting> {
+pub(crate) fn sightings(settings: &Settings, host: &Host, usage: &Consumption) -> Vec<Sighting> {
     let Caller::Address { address } = usage.caller else {
         return Vec::new();
     };
-    candidates(host, usage)
+    candidates(settings, host, usage)
         .into_iter()
-        .filter(|candidate| candidate.fresh && candidate.name.is_some())
+        .filter(|candidate| candidate.fresh && candidate.right)
         .map(|candidate| Sighting {
             local: candidate.opened.local.ip(),
             time: usage.time,
@@ -109,61 +120,118 @@ pub(crate) fn sightings(host: &Host, usage: &Consumption) -> Vec<Sighting> {
 /// What one holder has to say.
 enum Answer {
     Explains {
-        at: HostId,
-        use_via: Option<String>,
-        state: UseState,
+        address: AddressMatch,
+        connection: EventRef,
+        by: String,
+        via: Via,
     },
     Waiting(String),
     No(String),
 }
 
-/// Decides `usage` anew from everything that is known.
+/// What everything that is known says about a use.
+pub(crate) struct Decision {
+    pub(crate) state: UseState,
+    /// The connection that explains it.
+    pub(crate) via: Option<Via>,
+    /// Hosts whose further facts may settle it.
+    pub(crate) waits_for: Vec<HostId>,
+}
+
+impl From<UseState> for Decision {
+    fn from(state: UseState) -> Self {
+        Self {
+            state,
+            via: None,
+            waits_for: Vec::new(),
+        }
+    }
+}
+
+/// Decides `usage`, whose credential stands as `standing`, from everything that is known.
 pub(crate) fn decide(
     settings: &Settings,
     hosts: &BTreeMap<HostId, Host>,
-    credential: &Credential,
+    standing: &Standing,
     usage: &Consumption,
-) -> (UseState, Option<(HostId, Option<String>)>) {
+) -> Decision {
     if let Caller::Service { service } = &usage.caller {
-        return (
-            UseState::ServiceSide {
-                service: service.clone(),
-            },
-            None,
-        );
+        let service = service.clone();
+        return UseState::ServiceSide { service }.into();
     }
-    let judged_from = credential
-        .first_exposure()
-        .map(|first| first.checked_sub(EXPOSURE_SKEW).unwrap_or(first));
+    if let Some(holder) = settings.external_holder(usage) {
+        let holder = holder.name.clone();
+        return UseState::Declared { holder }.into();
+    }
+    if let Some(theft) = &standing.stolen
+        && standing.holders.is_empty()
+    {
+        let because = vec![format!(
+            "minted by {}, a use of {} that nothing accounts for",
+            shown(&theft.record.0, 200),
+            theft.parent
+        )];
+        return UseState::Unexplained { because }.into();
+    }
     let mut waiting_for = Vec::new();
+    let mut waits_for = Vec::new();
     let mut because = Vec::new();
-    let mut best: Option<(AddressMatch, UseState, (HostId, Option<String>))> = None;
-    for id in credential.holders.keys() {
+    let mut best: Option<(AddressMatch, EventRef, String, Via)> = None;
+    let strong = standing.holders.iter().map(|(id, since)| (id, since, true));
+    let weak = standing.weak.iter().map(|(id, since)| (id, since, false));
+    for (id, since, strong) in strong.chain(weak) {
         let Some(host) = hosts.get(id) else { continue };
-        match ask(settings, id, host, credential, usage) {
-            Answer::Explains { at, use_via, state } => {
-                let UseState::Explained { address, .. } = &state else {
-                    continue;
-                };
-                if best.as_ref().is_none_or(|(known, ..)| address < known) {
-                    best = Some((*address, state, (at, use_via)));
+        match ask(settings, id, host, *since, usage) {
+            Answer::Explains {
+                address,
+                connection,
+                by,
+                via,
+            } => {
+                if best.as_ref().is_none_or(|(known, ..)| address < *known) {
+                    best = Some((address, connection, by, via));
                 }
             }
-            Answer::Waiting(why) => waiting_for.push(why),
-            Answer::No(why) => because.push(why),
+            Answer::Waiting(why) if strong => {
+                waiting_for.push(why);
+                waits_for.push(id.clone());
+            }
+            Answer::No(why) if strong => because.push(why),
+            Answer::Waiting(_) | Answer::No(_) => {}
         }
     }
-    if let Some((_, state, via)) = best {
-        return (state, Some(via));
+    if let Some((address, connection, by, via)) = best {
+        return Decision {
+            state: UseState::Explained {
+                connection,
+                address,
+                by,
+            },
+            via: Some(via),
+            waits_for: Vec::new(),
+        };
+    }
+    if let Some(record) = &standing.waiting
+        && standing.holders.is_empty()
+    {
+        let record = shown(&record.0, 200);
+        let waiting_for = vec![format!("{record}, which minted it, is not judged yet")];
+        return UseState::Undecided { waiting_for }.into();
     }
     // Before any sensor saw the credential there is nothing to judge by.
+    let judged_from = standing
+        .judged_from()
+        .map(|first| first.checked_sub(EXPOSURE_SKEW).unwrap_or(first));
     if judged_from.is_none_or(|from| usage.time < from) {
-        return (UseState::Unwatched, None);
+        return UseState::Unwatched.into();
     }
     if waiting_for.is_empty() {
-        (UseState::Unexplained { because }, None)
-    } else {
-        (UseState::Undecided { waiting_for }, None)
+        return UseState::Unexplained { because }.into();
+    }
+    Decision {
+        state: UseState::Undecided { waiting_for },
+        via: None,
+        waits_for,
     }
 }
 
@@ -172,12 +240,12 @@ fn ask(
     settings: &Settings,
     id: &HostId,
     host: &Host,
-    credential: &Credential,
+    since: Timestamp,
     usage: &Consumption,
 ) -> Answer {
     let mut foreign = None;
     let mut best: Option<(AddressMatch, Candidate<'_>)> = None;
-    for candidate in candidates(host, usage) {
+    for candidate in candidates(settings, host, usage) {
         let matched = match &usage.caller {
             Caller::Address { address } => {
                 let local = candidate.opened.local.ip();
@@ -185,62 +253,65 @@ fn ask(
             }
             Caller::Unknown | Caller::Service { .. } => Some(AddressMatch::NotRecorded),
         };
-        // A connection without a name may have gone anywhere: only a sure address makes it fit.
-        let sure = candidate.name.is_some()
-            || !matches!(
+        let sure = if candidate.right {
+            true
+        } else if candidate.proxy {
+            // A proxy carries anything, but only out of the organisation's own addresses.
+            matched == Some(AddressMatch::Declared)
+        } else {
+            // A connection without a name may have gone anywhere: only a sure address makes it fit.
+            !matches!(
                 matched,
                 Some(AddressMatch::FirstSeen | AddressMatch::NotRecorded)
-            );
+            )
+        };
         match matched {
             Some(matched) if sure => {
                 let better = best.as_ref().is_none_or(|(known, kept)| {
-                    (matched, candidate.name.is_none(), kept.opened.time)
-                        < (*known, kept.name.is_none(), candidate.opened.time)
+                    (matched, !candidate.right, kept.opened.time, candidate.key)
+                        < (*known, !kept.right, candidate.opened.time, kept.key)
                 });
                 if better {
                     best = Some((matched, candidate));
                 }
             }
-            None if candidate.name.is_some() => foreign = Some(candidate),
+            None if candidate.right => foreign = Some(candidate),
             Some(_) | None => {}
         }
     }
     if let Some((address, candidate)) = best {
+        let unit = candidate.opened.unit;
         let by = host
             .units
-            .get(&candidate.opened.unit)
-            .map_or_else(|| candidate.opened.exe.clone(), |unit| unit.label.clone());
-        let connection = candidate.opened.event.clone();
-        let use_via = candidate.name.map(str::to_owned);
-        let state = UseState::Explained {
-            connection,
-            address,
-            by,
-        };
+            .get(unit)
+            .and_then(Unit::label)
+            .unwrap_or_else(|| candidate.opened.exe.clone());
         return Answer::Explains {
-            at: id.clone(),
-            use_via,
-            state,
+            address,
+            connection: candidate.opened.event.clone(),
+            by,
+            via: Via {
+                host: id.clone(),
+                name: candidate.name.map(str::to_owned),
+                unit,
+            },
         };
     }
-    refuse(id, host, credential, usage, foreign.as_ref())
+    refuse(id, host, since, usage, foreign.as_ref())
 }
 
 /// No connection fits: says whether that is certain.
 fn refuse(
     id: &HostId,
     host: &Host,
-    credential: &Credential,
+    since: Timestamp,
     usage: &Consumption,
     foreign: Option<&Candidate<'_>>,
 ) -> Answer {
     let window = Window::of(usage, host);
     // A host that came to hold the credential only after the use has no say in it.
-    let later = credential
-        .first_exposure_on(id)
-        .and_then(|first| first.checked_sub(EXPOSURE_SKEW).ok())
-        .is_some_and(|first| first > window.to);
-    if later {
+    let since = since.checked_sub(EXPOSURE_SKEW).unwrap_or(since);
+    if since > window.to {
         return Answer::No(format!(
             "{id}: holds the credential only since after this use"
         ));
@@ -302,18 +373,4 @@ fn blinding_row(host: &Host) -> Option<&str> {
         } => Some(row.what.as_str()),
         CoverageState::Missing { .. } | CoverageState::Live { .. } => None,
     })
-}
-
-impl Use {
-    /// Decides this use anew. True when the decision changed.
-    pub(crate) fn redecide(
-        &mut self,
-        decided: (UseState, Option<(HostId, Option<String>)>),
-    ) -> bool {
-        let (state, via) = decided;
-        let changed = self.state != state;
-        self.state = state;
-        self.via = via;
-        changed
-    }
 }

@@ -10,14 +10,14 @@
 //! of arrival (JN-2).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::{SignedDuration, Timestamp};
 use keytrail_model::alert::AddressMatch;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{ConnKey, Host};
-use crate::input::Settings;
+use crate::settings::Settings;
 
 /// Sightings this close to a use decide whether its address is believed.
 pub(crate) const NEAR: SignedDuration = SignedDuration::from_mins(30);
@@ -35,6 +35,18 @@ pub(crate) struct Sighting {
     pub(crate) time: Timestamp,
     pub(crate) outside: IpAddr,
     pub(crate) connection: ConnKey,
+}
+
+impl Sighting {
+    /// The least sighting of `local` at `time`.
+    fn first(local: IpAddr, time: Timestamp) -> Self {
+        Self {
+            local,
+            time,
+            outside: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            connection: ConnKey::FIRST,
+        }
+    }
 }
 
 /// Addresses that a translator (NAT) must stand in front of, so that the outside address differs.
@@ -63,6 +75,17 @@ fn pool(address: IpAddr) -> IpAddr {
             let [a, b, c, ..] = v6.segments();
             IpAddr::from([a, b, c, 0, 0, 0, 0, 0])
         }
+    }
+}
+
+/// True when two IPv6 addresses are of one link: temporary addresses (RFC 8981) change the lower
+/// half.
+fn same_network(a: IpAddr, b: IpAddr) -> bool {
+    match (a, b) {
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            !is_translated(IpAddr::V6(a)) && a.segments().get(..4) == b.segments().get(..4)
+        }
+        (IpAddr::V4(_) | IpAddr::V6(_), _) => false,
     }
 }
 
@@ -95,15 +118,17 @@ impl Host {
         if outside == local {
             return Some(AddressMatch::Local);
         }
-        if settings
-            .declared_egress
-            .iter()
-            .any(|net| net.contains(&outside))
-        {
+        if same_network(outside, local) {
+            return Some(AddressMatch::SameNetwork);
+        }
+        if settings.is_declared(outside) {
             return Some(AddressMatch::Declared);
         }
-        let seen = self.seen_from.get(&outside);
-        if seen.is_some_and(|s| within(time, s.first, s.last, STREAM)) {
+        let seen = self.seen_from.iter().any(|(address, span)| {
+            (*address == outside || same_network(*address, outside))
+                && within(time, span.first, span.last, STREAM)
+        });
+        if seen {
             return Some(AddressMatch::SeenFrom);
         }
         if !is_translated(local) {
@@ -119,12 +144,14 @@ impl Host {
         time: Timestamp,
         fresh: bool,
     ) -> Option<AddressMatch> {
-        let of_local = || {
+        let of_local = |from: SignedDuration, to: SignedDuration| {
+            let from = time.checked_sub(from).unwrap_or(Timestamp::MIN);
+            let to = time.checked_add(to).unwrap_or(Timestamp::MAX);
             self.sightings
-                .iter()
-                .filter(|sighting| sighting.local == local)
+                .range(Sighting::first(local, from)..)
+                .take_while(move |s| s.local == local && s.time <= to)
         };
-        let near = of_local().filter(|s| within(time, s.time, s.time, NEAR));
+        let near = of_local(NEAR, NEAR);
         // Per pool: how many connections showed it, and since when.
         let mut votes: BTreeMap<IpAddr, (Vec<ConnKey>, Timestamp)> = BTreeMap::new();
         for sighting in near {
@@ -149,9 +176,8 @@ impl Host {
             }
             Some(_) => None,
             None => {
-                let last = of_local()
-                    .filter(|s| s.time <= time && within(time, s.time, s.time, POOLED))
-                    .max_by_key(|s| (s.time, s.outside))?;
+                let last =
+                    of_local(POOLED, SignedDuration::ZERO).max_by_key(|s| (s.time, s.outside))?;
                 (pool(last.outside) == pool(outside)).then_some(AddressMatch::Learned)
             }
         }

@@ -1,15 +1,21 @@
 //! What the join keeps about one host: how far its facts reach, its connections, its addresses.
 
+mod index;
+pub(crate) mod unit;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::{SignedDuration, Timestamp};
 use keytrail_model::coverage::Coverage;
 use keytrail_model::credential::CredentialId;
-use keytrail_model::fact::{Gap, GapKind, NameSource, Transport, Watermark};
+use keytrail_model::fact::{Exposure, Gap, GapKind, NameSource, Transport, Watermark};
 use keytrail_model::ids::{BootId, ConnectionId, EventRef, ProcessKey};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
+use self::index::{Lifetime, OpenAt};
+use self::unit::{Unit, Units};
 use crate::egress::Sighting;
 use crate::pairs;
 
@@ -25,6 +31,14 @@ const CLOCK_SLACK: SignedDuration = SignedDuration::from_millis(250);
 pub(crate) struct ConnKey {
     pub(crate) boot: BootId,
     pub(crate) id: ConnectionId,
+}
+
+impl ConnKey {
+    /// The least key.
+    pub(crate) const FIRST: Self = Self {
+        boot: BootId(Uuid::nil()),
+        id: ConnectionId(0),
+    };
 }
 
 /// A unit's name within one host.
@@ -78,9 +92,7 @@ pub(crate) struct Host {
     pub(crate) gaps: Vec<Gap>,
     #[serde(with = "pairs")]
     connections: BTreeMap<ConnKey, Connection>,
-    #[serde(with = "pairs")]
-    by_name: BTreeMap<String, BTreeSet<(Timestamp, ConnKey)>>,
-    unnamed: BTreeSet<(Timestamp, ConnKey)>,
+    open_at: OpenAt,
     #[serde(with = "pairs")]
     by_unit: BTreeMap<UnitKey, BTreeSet<(Timestamp, ConnKey)>>,
     by_time: BTreeSet<(Timestamp, ConnKey)>,
@@ -89,19 +101,13 @@ pub(crate) struct Host {
     pub(crate) sightings: BTreeSet<Sighting>,
     /// Credentials seen here.
     pub(crate) holds: BTreeSet<CredentialId>,
-    /// Units that held a credential.
+    /// Times of uses that connections of this host may account for, and of which credentials.
     #[serde(with = "pairs")]
-    pub(crate) units: BTreeMap<UnitKey, Unit>,
-}
-
-/// A unit that held a credential.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Unit {
-    /// Who it is, in one line.
-    pub(crate) label: String,
-    pub(crate) holds: BTreeSet<CredentialId>,
-    /// Last exposure, corrected.
-    last: Option<Timestamp>,
+    used: BTreeMap<Timestamp, BTreeSet<CredentialId>>,
+    /// Credentials with uses that wait for this host's facts.
+    waiting: BTreeSet<CredentialId>,
+    /// Units that did something of note.
+    pub(crate) units: Units,
 }
 
 /// A stretch of time.
@@ -205,10 +211,7 @@ impl Host {
             return;
         }
         connection.opened = Some(opened);
-        match connection.name.clone() {
-            Some(name) => self.by_name.entry(name).or_default().insert((time, key)),
-            None => self.unnamed.insert((time, key)),
-        };
+        self.list(key, true);
         self.by_unit.entry(unit).or_default().insert((time, key));
         self.by_time.insert((time, key));
         while self.by_time.len() > MAX_CONNECTIONS {
@@ -223,49 +226,80 @@ impl Host {
         if connection.name_source.is_some_and(|known| known <= source) {
             return;
         }
-        let old = connection.name.replace(name.to_owned());
-        connection.name_source = Some(source);
-        if let Some(time) = connection.opened.as_ref().map(|opened| opened.time) {
-            match old.and_then(|old| self.by_name.get_mut(&old)) {
-                Some(entries) => entries.remove(&(time, key)),
-                None => self.unnamed.remove(&(time, key)),
-            };
-            self.by_name
-                .entry(name.to_owned())
-                .or_default()
-                .insert((time, key));
+        self.list(key, false);
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.name = Some(name.to_owned());
+            connection.name_source = Some(source);
         }
+        self.list(key, true);
     }
 
     /// Notes that a connection closed.
     pub(crate) fn close(&mut self, key: ConnKey, closed: Closed) {
-        self.connections
-            .entry(key)
-            .or_default()
-            .closed
-            .get_or_insert(closed);
+        if self
+            .connections
+            .get(&key)
+            .is_some_and(|c| c.closed.is_some())
+        {
+            return;
+        }
+        self.list(key, false);
+        self.connections.entry(key).or_default().closed = Some(closed);
+        self.list(key, true);
     }
 
-    /// Connections that asked for `name`.
-    pub(crate) fn named<'a>(
-        &'a self,
-        name: &str,
-    ) -> impl Iterator<Item = (ConnKey, &'a Connection)> + use<'a> {
-        self.by_name
-            .get(name)
-            .into_iter()
-            .flatten()
-            .filter_map(|(_, key)| self.entry(*key))
+    /// Lists a connection by its present name and lifetime, or takes it off that list.
+    fn list(&mut self, key: ConnKey, on: bool) {
+        let Some(connection) = self.connections.get(&key) else {
+            return;
+        };
+        let Some(opened) = &connection.opened else {
+            return;
+        };
+        let life = Lifetime {
+            opened: opened.time,
+            closed: connection.closed.map(|closed| closed.time),
+        };
+        let name = connection.name.as_deref().unwrap_or_default();
+        if on {
+            self.open_at.insert(key, name, life);
+        } else {
+            self.open_at.remove(key, name, life);
+        }
     }
 
-    /// Every name that a connection here asked for.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
+    /// Connections that may have been open between `from` and `to` and whose name `fits`; `None`:
+    /// the name is not known.
+    pub(crate) fn open_between(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        fits: impl Fn(Option<&str>) -> bool,
+    ) -> BTreeMap<ConnKey, &Connection> {
+        self.open_at
+            .between(from, to)
+            .filter(|(name, _)| fits((!name.is_empty()).then_some(*name)))
+            .flat_map(|(_, keys)| keys)
+            .filter_map(|key| Some((*key, self.connections.get(key)?)))
+            .collect()
     }
 
-    /// Connections whose name is not known.
-    pub(crate) fn unnamed(&self) -> impl Iterator<Item = (ConnKey, &Connection)> {
-        self.unnamed.iter().filter_map(|(_, key)| self.entry(*key))
+    /// Units with connections without a name that opened after `from` and not after `to`.
+    pub(crate) fn unnamed_units(
+        &self,
+        from: Option<Timestamp>,
+        to: Option<Timestamp>,
+    ) -> BTreeSet<UnitKey> {
+        let from = from.unwrap_or(Timestamp::MIN);
+        let to = to.unwrap_or(Timestamp::MAX);
+        self.by_time
+            .range((from, ConnKey::FIRST)..)
+            .take_while(|(time, _)| *time <= to)
+            .filter_map(|(_, key)| self.connections.get(key))
+            .filter(|connection| connection.name.is_none())
+            .filter_map(|connection| connection.opened.as_ref())
+            .map(|opened| opened.unit)
+            .collect()
     }
 
     /// Connections of one unit, in order of opening.
@@ -277,33 +311,54 @@ impl Host {
             .filter_map(|(_, key)| self.connections.get(key))
     }
 
+    /// Notes a use that connections of this host may account for.
+    pub(crate) fn note_use(&mut self, time: Timestamp, credential: &CredentialId) {
+        let entry = self.used.entry(time).or_default();
+        if !entry.contains(credential) {
+            entry.insert(credential.clone());
+        }
+        // Beyond the bound, the oldest are not looked at again when late facts come.
+        while self.used.len() > MAX_CONNECTIONS {
+            self.used.pop_first();
+        }
+    }
+
+    /// Credentials with uses between `from` and `to` that connections here may account for.
+    pub(crate) fn used_between(&self, from: Timestamp, to: Timestamp) -> BTreeSet<CredentialId> {
+        self.used
+            .range(from..=to.max(from))
+            .flat_map(|(_, ids)| ids)
+            .cloned()
+            .collect()
+    }
+
+    /// Notes that uses of `credential` wait for facts of this host.
+    pub(crate) fn wait(&mut self, credential: &CredentialId) {
+        if !self.waiting.contains(credential) {
+            self.waiting.insert(credential.clone());
+        }
+    }
+
+    /// Takes the credentials with uses that wait for facts of this host.
+    pub(crate) fn take_waiting(&mut self) -> BTreeSet<CredentialId> {
+        std::mem::take(&mut self.waiting)
+    }
+
     /// Notes that a unit came to hold a credential.
     pub(crate) fn hold(
         &mut self,
         unit: UnitKey,
-        label: String,
-        credential: &CredentialId,
-        time: Timestamp,
+        event: &EventRef,
+        exposure: &Exposure,
+        at: Timestamp,
     ) {
-        self.holds.insert(credential.clone());
-        let entry = self.units.entry(unit).or_default();
-        entry.label = label;
-        entry.holds.insert(credential.clone());
-        entry.last = entry.last.max(Some(time));
+        self.holds.insert(exposure.credential.clone());
+        self.units.entry(unit, at).hold(event, exposure, at);
     }
 
     /// Credentials in the hands of one unit.
     pub(crate) fn held_by(&self, unit: UnitKey) -> impl Iterator<Item = &CredentialId> {
-        self.units
-            .get(&unit)
-            .into_iter()
-            .flat_map(|unit| &unit.holds)
-    }
-
-    fn entry(&self, key: ConnKey) -> Option<(ConnKey, &Connection)> {
-        self.connections
-            .get(&key)
-            .map(|connection| (key, connection))
+        self.units.get(unit).into_iter().flat_map(Unit::holds)
     }
 
     /// Drops what ended before `horizon`.
@@ -323,8 +378,8 @@ impl Host {
         self.gaps.retain(|gap| gap.to >= horizon);
         self.sightings.retain(|sighting| sighting.time >= horizon);
         self.seen_from.retain(|_, span| span.last >= horizon);
-        self.units
-            .retain(|_, unit| unit.last.is_some_and(|last| last >= horizon));
+        self.units.forget_before(horizon);
+        self.used = self.used.split_off(&horizon);
     }
 
     fn forget_oldest(&mut self) {
@@ -335,15 +390,9 @@ impl Host {
     }
 
     fn remove(&mut self, time: Timestamp, key: ConnKey) {
+        self.list(key, false);
         self.by_time.remove(&(time, key));
-        self.unnamed.remove(&(time, key));
-        let Some(connection) = self.connections.remove(&key) else {
-            return;
-        };
-        if let Some(name) = connection.name {
-            discard(&mut self.by_name, &name, (time, key));
-        }
-        if let Some(opened) = connection.opened {
+        if let Some(opened) = self.connections.remove(&key).and_then(|c| c.opened) {
             discard(&mut self.by_unit, &opened.unit, (time, key));
         }
     }

@@ -1,6 +1,5 @@
 //! What goes into the join and what comes out.
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use keytrail_model::alert::{AddressMatch, Alert};
 use keytrail_model::consumption::Consumption;
@@ -24,33 +23,6 @@ pub enum Input {
         /// Now.
         time: Timestamp,
     },
-}
-
-/// The operator's settings. Part of the recorded input: the same settings, the same verdicts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// Egress networks of the organisation (VPN concentrators, proxies, NAT pools): a use from one
-    /// of them fits any of its hosts.
-    pub declared_egress: Vec<IpNet>,
-    /// Names of hosts that every agent may talk to without suspicion (model APIs, package
-    /// registries, the organisation's own), as suffixes on a label boundary.
-    pub expected_destinations: Vec<String>,
-    /// How long facts and uses are kept, in days.
-    pub retention_days: u32,
-    /// After how many hours of indecision a blind spot is reported.
-    pub undecided_hours: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            declared_egress: Vec::new(),
-            expected_destinations: Vec::new(),
-            retention_days: 45,
-            undecided_hours: 24,
-        }
-    }
 }
 
 /// What follows from an input.
@@ -100,6 +72,11 @@ pub enum UseState {
         address: AddressMatch,
         /// Who made it.
         by: String,
+    },
+    /// A declared holder without a sensor accounts for it.
+    Declared {
+        /// Its name in the settings.
+        holder: String,
     },
     /// Nothing accounts for it.
     Unexplained {

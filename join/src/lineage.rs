@@ -25,13 +25,16 @@ pub struct Lineage {
     pub account: Option<String>,
     /// The credential it was minted from.
     pub parent: Option<CredentialId>,
+    /// Every credential that it directly descends from.
+    #[serde(default)]
+    pub parents: Vec<CredentialId>,
     /// Credentials minted from it.
     pub children: Vec<CredentialId>,
     /// Who holds it.
     pub holders: Vec<HolderView>,
     /// Uses, latest first; at most 256.
     pub uses: Vec<UseView>,
-    /// Counts per state over all uses: explained, unexplained, undecided, unwatched, service-side.
+    /// Counts per state over all uses.
     pub totals: Totals,
     /// Alerts about it.
     pub alerts: Vec<AlertId>,
@@ -51,6 +54,9 @@ pub struct Totals {
     pub unwatched: u64,
     /// By the provider itself.
     pub service_side: u64,
+    /// Accounted for by a declared holder without a sensor.
+    #[serde(default)]
+    pub declared: u64,
 }
 
 /// A host that holds the credential, and who held it there.
@@ -104,7 +110,8 @@ pub(crate) fn of(id: &CredentialId, state: &Credential, hosts: &BTreeMap<HostId,
     Lineage {
         credential: id.clone(),
         account: id.aws_account(),
-        parent: state.parent.clone(),
+        parent: state.parents.keys().next().cloned(),
+        parents: state.parents.keys().cloned().collect(),
         children: state.children.iter().cloned().collect(),
         holders,
         uses: state

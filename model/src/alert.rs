@@ -19,10 +19,20 @@ use crate::process::{Actor, Confidence};
 pub enum Verdict {
     /// Later evidence explained everything: kept for its history.
     Closed,
+    /// Nothing happened, but something makes a theft easier or worse than it need be.
+    Posture,
     /// What cannot be seen for this credential.
     BlindSpot,
+    /// An MCP server takes calls from where it should not.
+    ExposedServer,
     /// Exposure to an unexpected reader, then egress outside the affinity set; no use yet.
     Suspected,
+    /// Cloud-only: a use from a region, network or workload that this principal never used, or
+    /// after the credential's end. Nothing was seen on an endpoint.
+    OutsideEnvelope,
+    /// A use that a holder's connection accounts for, but that its agent never made before, or
+    /// that nobody should make.
+    SameSourceMisuse,
     /// A use that no holder's connection explains; no suspicious exposure seen.
     UnexplainedUse,
     /// An unexplained use of a credential that a tree exposed and then reached a destination
@@ -36,8 +46,12 @@ impl Verdict {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
+            Self::Posture => "posture",
             Self::BlindSpot => "blind-spot",
+            Self::ExposedServer => "exposed-server",
             Self::Suspected => "suspected",
+            Self::OutsideEnvelope => "outside-envelope",
+            Self::SameSourceMisuse => "same-source-misuse",
             Self::UnexplainedUse => "unexplained-use",
             Self::Confirmed => "confirmed",
         }
@@ -47,9 +61,9 @@ impl Verdict {
     #[must_use]
     pub fn severity(self) -> &'static str {
         match self {
-            Self::Closed | Self::BlindSpot => "Informational",
-            Self::Suspected => "Medium",
-            Self::UnexplainedUse => "High",
+            Self::Closed | Self::Posture | Self::BlindSpot => "Informational",
+            Self::ExposedServer | Self::Suspected | Self::OutsideEnvelope => "Medium",
+            Self::SameSourceMisuse | Self::UnexplainedUse => "High",
             Self::Confirmed => "Critical",
         }
     }
@@ -107,10 +121,52 @@ pub struct Alert {
     pub blind_spots: Vec<String>,
     /// What to do, in this order.
     pub actions: Vec<ProposedAction>,
-    /// MITRE ATT&CK technique ids.
+    /// MITRE ATT&CK (`T...`) and ATLAS (`AML.T...`) technique ids.
     pub techniques: Vec<String>,
+    /// Every reason for the verdict, the gravest first; at most 16.
+    #[serde(default)]
+    pub reasons: Vec<Reason>,
+    /// Explained uses that are out of the ordinary; the first 16.
+    #[serde(default)]
+    pub misuse: Vec<ExplainedUse>,
+    /// Credentials that this one descends from, nearest first.
+    #[serde(default)]
+    pub ancestors: Vec<CredentialId>,
+    /// The rule that keeps this alert quiet, if one does.
+    #[serde(default)]
+    pub suppressed: Option<Suppressed>,
     /// How the verdict came to be what it is, oldest first.
     pub history: Vec<Change>,
+}
+
+/// One reason for a verdict.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Reason {
+    /// What this reason alone amounts to.
+    pub verdict: Verdict,
+    /// Its stable name: `unexplained`, `mass-secret-read`, `honeytoken-use` ...
+    pub code: String,
+    /// In words; contains untrusted text.
+    pub text: String,
+    /// Event time of its first evidence.
+    pub first: Timestamp,
+    /// Ids of the records it rests on; at most 16.
+    pub records: Vec<String>,
+}
+
+/// A rule of the settings that keeps an alert quiet. The alert itself is kept and shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Suppressed {
+    /// The rule's name.
+    pub rule: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why.
+    pub why: String,
+    /// When it ends.
+    pub until: Timestamp,
 }
 
 /// An exposure, as evidence.
@@ -180,6 +236,9 @@ pub struct ExplainedUse {
 pub enum AddressMatch {
     /// It is the connection's own local address.
     Local,
+    /// It lies in the /64 of the connection's own IPv6 address (RFC 8981 makes hosts change the
+    /// rest of it).
+    SameNetwork,
     /// The correlator sees the host's stream come from it.
     SeenFrom,
     /// The operator declared it an egress of the organisation.
@@ -200,6 +259,9 @@ pub struct UnexplainedUse {
     pub usage: Consumption,
     /// Why no connection explains it, one line a holder.
     pub because: Vec<String>,
+    /// When the use is one of a descendant: the way from the alert's credential down to it.
+    #[serde(default)]
+    pub via: Vec<CredentialId>,
 }
 
 /// A host that holds or held the credential.

@@ -103,6 +103,7 @@ pub(super) fn lineage(lineage: &Lineage, style: Style) -> String {
             UseState::Undecided { .. } => style.warn("undecided  "),
             UseState::ServiceSide { .. } => style.faint("provider   "),
             UseState::Explained { .. } => style.good("explained  "),
+            UseState::Declared { .. } => style.good("declared   "),
             UseState::Unexplained { .. } => style.alarm("UNEXPLAINED"),
         };
         let (usage, from) = (&view.usage, caller(&view.usage.caller));
@@ -116,6 +117,7 @@ pub(super) fn lineage(lineage: &Lineage, style: Style) -> String {
             UseState::Undecided { waiting_for: lines }
             | UseState::Unexplained { because: lines } => lines.clone(),
             UseState::Explained { by, .. } => vec![format!("by {by}")],
+            UseState::Declared { holder } => vec![format!("by {holder}, a declared holder")],
             UseState::Unwatched | UseState::ServiceSide { .. } => Vec::new(),
         };
         for line in why {

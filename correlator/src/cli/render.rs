@@ -58,9 +58,11 @@ pub(super) fn time(at: Timestamp) -> String {
 pub(super) fn verdict(verdict: Verdict, style: Style) -> String {
     let name = verdict.as_str().to_uppercase();
     match verdict {
-        Verdict::Confirmed | Verdict::UnexplainedUse => style.alarm(name),
-        Verdict::Suspected => style.warn(name),
-        Verdict::BlindSpot | Verdict::Closed => style.head(name),
+        Verdict::Confirmed | Verdict::UnexplainedUse | Verdict::SameSourceMisuse => {
+            style.alarm(name)
+        }
+        Verdict::Suspected | Verdict::OutsideEnvelope | Verdict::ExposedServer => style.warn(name),
+        Verdict::BlindSpot | Verdict::Posture | Verdict::Closed => style.head(name),
     }
 }
 

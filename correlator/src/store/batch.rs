@@ -138,6 +138,7 @@ fn state_name(state: &UseState) -> &'static str {
         UseState::Undecided { .. } => "undecided",
         UseState::ServiceSide { .. } => "service-side",
         UseState::Explained { .. } => "explained",
+        UseState::Declared { .. } => "declared",
         UseState::Unexplained { .. } => "unexplained",
     }
 }

@@ -79,6 +79,7 @@ fn check(name: &str, scenario: &Scenario, inputs: &[Input]) {
                 Some(UseState::Undecided { .. }) => "undecided",
                 Some(UseState::Unwatched) => "unwatched",
                 Some(UseState::ServiceSide { .. }) => "service-side",
+                Some(UseState::Declared { .. }) => "declared",
                 None => "absent",
             };
             assert_eq!(found, expected, "{name}: use {subject}: {state:?}");
@@ -98,6 +99,15 @@ fn check(name: &str, scenario: &Scenario, inputs: &[Input]) {
     }
 }
 
+fn check_reasons(name: &str, scenario: &Scenario) {
+    let (_, alerts) = run(&scenario.settings, &scenario.inputs);
+    for (subject, code) in &scenario.reasons {
+        let alert = alerts.get(&key(subject));
+        let has = alert.is_some_and(|alert| alert.reasons.iter().any(|r| r.code == *code));
+        assert!(has, "{name}: {subject} does not say {code}: {alert:#?}");
+    }
+}
+
 #[test]
 fn every_scenario_as_written() {
     let all = scenarios();
@@ -105,6 +115,7 @@ fn every_scenario_as_written() {
     for (name, scenario) in &all {
         assert!(!scenario.expected.is_empty(), "{name} expects nothing");
         check(name, scenario, &scenario.inputs);
+        check_reasons(name, scenario);
     }
 }
 

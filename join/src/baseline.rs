@@ -1,0 +1,4 @@
+//! What is usual for an agent, learned from explained uses only.
+
+pub mod policy;
+pub mod profile;

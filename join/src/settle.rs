@@ -1,0 +1,238 @@
+//! Looking at uses again, and saying what changed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+use keytrail_model::credential::CredentialId;
+use keytrail_model::ids::HostId;
+
+use crate::credential::{Again, UseKey};
+use crate::decide::Decision;
+use crate::host::Span;
+use crate::input::{Effect, UseDecision, UseState};
+use crate::timers::Due;
+use crate::verdict::{self, Cause};
+use crate::{Join, decide, descent, egress};
+
+/// Most looks that one input may cause; a graph without cycles needs far fewer.
+const MAX_LOOKS: usize = 100_000;
+
+/// What is to be looked at again because of an input.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    looks: VecDeque<(CredentialId, Again)>,
+    tell: BTreeSet<CredentialId>,
+}
+
+impl Pending {
+    /// Uses of `id` are to be decided anew.
+    pub(crate) fn again(&mut self, id: &CredentialId, again: Again) {
+        self.looks.push_back((id.clone(), again));
+    }
+
+    /// What is said about `id` may change.
+    pub(crate) fn tell(&mut self, id: &CredentialId) {
+        if !self.tell.contains(id) {
+            self.tell.insert(id.clone());
+        }
+    }
+}
+
+impl Join {
+    /// Looks at everything pending, and at what follows from that, then tells what changed.
+    pub(crate) fn settle(
+        &mut self,
+        mut pending: Pending,
+        cause: &Cause,
+        effects: &mut Vec<Effect>,
+    ) {
+        for _ in 0..MAX_LOOKS {
+            let Some((id, again)) = pending.looks.pop_front() else {
+                break;
+            };
+            self.redecide(&id, again, &mut pending, effects);
+        }
+        for id in pending.tell {
+            self.tell(&id, cause, effects);
+        }
+    }
+
+    /// Decides uses of `id` anew.
+    fn redecide(
+        &mut self,
+        id: &CredentialId,
+        again: Again,
+        pending: &mut Pending,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(state) = self.credentials.get(id) else {
+            return;
+        };
+        let keys = state.wanted(again);
+        pending.tell(id);
+        self.sight(id, &keys, pending);
+        let standing = descent::standing(&self.credentials, id);
+        let Some(state) = self.credentials.get(id) else {
+            return;
+        };
+        let decided: Vec<(UseKey, Decision)> = keys
+            .into_iter()
+            .filter_map(|key| {
+                let u = state.uses.get(&key)?;
+                let decision = decide::decide(&self.settings, &self.hosts, &standing, &u.usage);
+                Some((key, decision))
+            })
+            .collect();
+        for (key, decision) in decided {
+            self.apply_decision(id, &key, decision, pending, effects);
+        }
+        if let Some(state) = self.credentials.get_mut(id) {
+            state.bound();
+        }
+        self.answer(id, pending);
+    }
+
+    fn apply_decision(
+        &mut self,
+        id: &CredentialId,
+        key: &UseKey,
+        decision: Decision,
+        pending: &mut Pending,
+        effects: &mut Vec<Effect>,
+    ) {
+        for host in &decision.waits_for {
+            if let Some(host) = self.hosts.get_mut(host) {
+                host.wait(id);
+            }
+        }
+        let undecided = matches!(decision.state, UseState::Undecided { .. });
+        let Some(state) = self.credentials.get_mut(id) else {
+            return;
+        };
+        if !state.settle(key, decision.state, decision.via) {
+            return;
+        }
+        let Some(u) = state.uses.get(key) else {
+            return;
+        };
+        effects.push(Effect::Use(UseDecision {
+            record: u.usage.id.clone(),
+            credential: id.clone(),
+            state: u.state.clone(),
+        }));
+        // What is thought of a minting decides whose the child is.
+        if let Some(child) = &u.usage.minted {
+            pending.again(child, Again::All);
+        }
+        if undecided {
+            let patience = SignedDuration::from_hours(i64::from(self.settings.undecided_hours));
+            let patience = patience.saturating_add(SignedDuration::from_secs(1));
+            let at = key.0.checked_add(patience).unwrap_or(key.0);
+            self.timers.set(at, Due::Tell(id.clone()));
+        }
+    }
+
+    /// Collects what uses of `id` show about the addresses of the hosts that may have made them.
+    /// A sighting changes what is believed about uses around it and, over pooled connections,
+    /// after it: of every credential of that host.
+    fn sight(&mut self, id: &CredentialId, keys: &[UseKey], pending: &mut Pending) {
+        let mut new: BTreeMap<HostId, Span> = BTreeMap::new();
+        let reach = descent::reach(&self.credentials, id);
+        let Some(state) = self.credentials.get(id) else {
+            return;
+        };
+        for host_id in reach {
+            let Some(host) = self.hosts.get_mut(&host_id) else {
+                continue;
+            };
+            for key in keys {
+                let Some(u) = state.uses.get(key) else {
+                    continue;
+                };
+                host.note_use(key.0, id);
+                for sighting in decide::sightings(&self.settings, host, &u.usage) {
+                    if host.sight(sighting) {
+                        let span = new.entry(host_id.clone()).or_insert(Span::at(key.0));
+                        span.include(key.0);
+                    }
+                }
+            }
+        }
+        for (host, Span { first, last }) in new {
+            let from = first.checked_sub(egress::NEAR).unwrap_or(first);
+            let to = last.checked_add(egress::POOLED).unwrap_or(Timestamp::MAX);
+            let Some(host) = self.hosts.get(&host) else {
+                continue;
+            };
+            for other in host.used_between(from, to) {
+                pending.again(&other, Again::Between(from, to));
+            }
+        }
+    }
+
+    /// Finds out whose alert carries the uses of `id`, and has it told.
+    fn answer(&mut self, id: &CredentialId, pending: &mut Pending) {
+        let answers_to = descent::answerable(&self.credentials, id)
+            .map(|(owner, _)| owner)
+            .filter(|owner| owner != id);
+        let Some(state) = self.credentials.get_mut(id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut state.answers_to, answers_to.clone());
+        let open = !state.open.is_empty();
+        if before != answers_to
+            && let Some(before) = before
+        {
+            if let Some(owner) = self.credentials.get_mut(&before) {
+                owner.troubled.remove(id);
+            }
+            pending.tell(&before);
+        }
+        if let Some(owner_id) = answers_to {
+            if let Some(owner) = self.credentials.get_mut(&owner_id) {
+                if open {
+                    owner.troubled.insert(id.clone());
+                } else {
+                    owner.troubled.remove(id);
+                }
+            }
+            pending.tell(&owner_id);
+        }
+    }
+
+    /// Has told what is said about `id`, and by whoever answers for it.
+    pub(crate) fn tell_answerable(&self, id: &CredentialId, pending: &mut Pending) {
+        pending.tell(id);
+        if let Some(owner) = self.credentials.get(id).and_then(|s| s.answers_to.as_ref()) {
+            pending.tell(owner);
+        }
+    }
+
+    /// Weighs everything about `id` and tells the alert if it is not what was told before.
+    fn tell(&mut self, id: &CredentialId, cause: &Cause, effects: &mut Vec<Effect>) {
+        let Some(state) = self.credentials.get(id) else {
+            return;
+        };
+        let view = verdict::View {
+            settings: &self.settings,
+            hosts: &self.hosts,
+            credentials: &self.credentials,
+            now: self.now,
+        };
+        let Some(weighed) = verdict::weigh(view, id, state) else {
+            return;
+        };
+        let alert = weighed.alert(cause);
+        if state.alert.as_deref() == Some(&alert) {
+            return;
+        }
+        let alert = Box::new(alert);
+        if let Some(suppressed) = &alert.suppressed {
+            self.timers.set(suppressed.until, Due::Tell(id.clone()));
+        }
+        effects.push(Effect::Alert(alert.clone()));
+        if let Some(state) = self.credentials.get_mut(id) {
+            state.alert = Some(alert);
+        }
+    }
+}
