@@ -239,6 +239,7 @@ fn in_variation(
             }
         }
         Variation::Duplicated => same(straight, &after, 0, &mut case),
+        Variation::Derived => uses(story, &after, &mut case.misses),
         Variation::TwoTenants => apart(story, &after, &mut case),
         _ => {}
     }
@@ -373,6 +374,7 @@ fn told(state: &UseState) -> String {
         UseState::Explained { by, address, .. } => {
             format!("explained by {by} (address {address:?})")
         }
+        UseState::Declared { holder } => format!("declared: {holder}"),
         UseState::Unexplained { because } => format!("unexplained: {}", because.join("; ")),
     }
 }
@@ -386,6 +388,7 @@ fn uses(scenario: &Scenario, run: &Run, misses: &mut Vec<String>) {
             Some(UseState::Undecided { .. }) => "undecided",
             Some(UseState::ServiceSide { .. }) => "service-side",
             Some(UseState::Explained { .. }) => "explained",
+            Some(UseState::Declared { .. }) => "declared",
             Some(UseState::Unexplained { .. }) => "unexplained",
         };
         if state != wanted {

@@ -143,7 +143,6 @@ impl Pattern {
         for name in list.split('|').map(str::trim) {
             any_of.push(match name {
                 "none" => None,
-                "posture" | "exposed-server" | "outside-envelope" | "same-source-misuse" => continue,
                 name => {
                     let value = serde_json::Value::String(name.to_owned());
                     Some(serde_json::from_value(value).ok()?)

@@ -86,8 +86,15 @@ impl Report {
         for scenario in &self.scenarios {
             let mark = if scenario.hit() { "ok  " } else { "MISS" };
             text.push_str(&format!("{mark} {:<8} {}\n", scenario.name, scenario.title));
+            let mut told: Vec<&Vec<String>> = Vec::new();
             for case in scenario.cases.iter().filter(|case| !case.misses.is_empty()) {
-                text.push_str(&format!("     {} ({})\n", case.variation, scenario.file));
+                text.push_str(&format!("     {} ({})", case.variation, scenario.file));
+                if told.contains(&&case.misses) {
+                    text.push_str(": the same\n");
+                    continue;
+                }
+                text.push('\n');
+                told.push(&case.misses);
                 for miss in &case.misses {
                     text.push_str(&format!("    - {miss}\n"));
                 }

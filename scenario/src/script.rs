@@ -376,8 +376,9 @@ impl Place<'_> {
             expected.others = Some(self.pattern(text)?);
         }
         for (name, state) in &spec.uses {
-            const STATES: [&str; 5] = [
+            const STATES: [&str; 6] = [
                 "explained",
+                "declared",
                 "unexplained",
                 "undecided",
                 "unwatched",

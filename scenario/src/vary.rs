@@ -400,9 +400,15 @@ fn derived(scenario: &Scenario, varied: &mut Scenario) -> Result<(), &'static st
         "s3.amazonaws.com".clone_into(&mut later_use.service);
         later_use.server_name = None;
         let name = format!("session of {}", usage.credential.value());
-        if let Some(right) = Pattern::parse("confirmed|unexplained-use") {
+        // The finding belongs to the key that was stolen; the session may have one of its own.
+        if let Some(right) = Pattern::parse("none|confirmed|unexplained-use") {
             varied.expected.verdicts.insert(name.clone(), right);
         }
+        let called = later_use.id.0.rsplit(':').next().unwrap_or_default();
+        varied
+            .expected
+            .uses
+            .insert(called.to_owned(), "unexplained".to_owned());
         varied.names.insert(child, name);
         added.push(Step {
             arrives: later(step.arrives, MINUTE).map_err(|_| "out of range")?,
