@@ -212,7 +212,11 @@ impl<'a> Repeat<'a> {
 
     /// Each line of each turn: its place in the file, how much later it happens, its text.
     fn turns(self) -> impl Iterator<Item = (usize, SignedDuration, String)> + use<'a> {
-        let Self { times, every, lines } = self;
+        let Self {
+            times,
+            every,
+            lines,
+        } = self;
         (0..times).flat_map(move |turn| {
             let shift = i32::try_from(turn).map_or(SignedDuration::MAX, |turn| every * turn);
             let number = (turn + 1).to_string();
@@ -293,8 +297,8 @@ impl Place<'_> {
                 for turn in repeat.take().into_iter().flat_map(Repeat::turns) {
                     let (at, shift, words) = turn;
                     let start = world.start;
-                    world.start = later(start, shift)
-                        .map_err(|fault| self.wrong(at, fault.to_string()))?;
+                    world.start =
+                        later(start, shift).map_err(|fault| self.wrong(at, fault.to_string()))?;
                     run(&mut world, at, &words)?;
                     world.start = start;
                 }
@@ -625,7 +629,9 @@ fn fill(world: &World, body: &str, now: Option<Timestamp>) -> Result<String, Fau
 fn put_in(world: &World, value: &mut toml::Value) -> Result<(), Fault> {
     match value {
         toml::Value::String(text) => {
-            let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+            let name = text
+                .strip_prefix("${")
+                .and_then(|rest| rest.strip_suffix('}'));
             if let Some(name) = name {
                 *text = world.credential(name)?.to_string();
             }
