@@ -10,6 +10,7 @@ mod graph;
 mod lists;
 mod render;
 mod run;
+mod scenario;
 mod style;
 
 use std::net::SocketAddr;
@@ -54,6 +55,9 @@ enum Command {
     },
     /// Print the inputs that a stopped correlator recorded, for `replay`
     Export(ExportArgs),
+    /// Labelled incidents and their benign look-alikes: what the join makes of them
+    #[command(subcommand)]
+    Scenario(scenario::ScenarioCommand),
     /// Print the OpenAPI document
     Openapi,
     /// Measure the time from a CloudTrail file's arrival to its alert

@@ -69,7 +69,7 @@ impl Join {
                     received: closed.bytes_received,
                 };
                 host.close(key, end);
-                self.connection_changed(host_id, key, &mut pending);
+                self.connection_ended(host_id, key, &mut pending);
             }
             Fact::Gap(gap) => {
                 host.add_gap(gap);
@@ -194,6 +194,24 @@ impl Join {
             pending.again(&id, Again::Between(from, to));
         }
         self.unit_changed(host_id, opened.unit, pending);
+    }
+
+    /// A connection of `host_id` ended: uses long after its end, too, were decided while it seemed
+    /// to be open.
+    fn connection_ended(&self, host_id: &HostId, key: ConnKey, pending: &mut Pending) {
+        let Some(host) = self.hosts.get(host_id) else {
+            return;
+        };
+        let known = host
+            .connection(key)
+            .and_then(|c| Some((c.opened.as_ref()?, c.closed?)));
+        if let Some((_, closed)) = known {
+            let (from, to) = (closed.time, Timestamp::MAX);
+            for id in host.used_between(from, to) {
+                pending.again(&id, Again::Between(from, to));
+            }
+        }
+        self.connection_changed(host_id, key, pending);
     }
 
     /// A cloud-side use.

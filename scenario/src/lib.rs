@@ -1,0 +1,28 @@
+//! The proof: labelled incidents and made-up days of life, and what the join makes of them.
+//!
+//! - `file` and `script` turn a scenario file (`tests/scenarios/README.md` describes it) into the
+//!   inputs of the join, each with the moment at which it arrives;
+//! - `vary` makes the same story happen otherwise: a sensor offline, events lost, records late;
+//! - `check` runs them through the join and compares; `report` says how well that went;
+//! - `simulate` makes days of life of many endpoints, with thefts in them.
+//!
+//! Architecture invariant: this crate drives [`keytrail_join::Join`] and nothing else. It reads no
+//! clock; the files are its only input and its output is a function of them.
+
+pub mod check;
+mod cloud;
+mod endpoint;
+mod error;
+mod file;
+mod moment;
+mod random;
+pub mod report;
+mod script;
+mod vary;
+mod words;
+mod world;
+
+pub use error::ScenarioError;
+pub use file::{Evidence, Expected, Pattern};
+pub use script::{RawParser, Scenario, Step, load, load_all};
+pub use vary::Variation;
