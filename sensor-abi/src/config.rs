@@ -81,6 +81,10 @@ abi_struct! {
         pub pid_tasks: u32,
         /// `task_struct.pid_links`.
         pub task_pid_links: u32,
+        /// `task_struct.cred`.
+        pub task_cred: u32,
+        /// `cred.uid`.
+        pub cred_uid: u32,
         /// `task_struct.thread_info.status`.
         pub task_status: u32,
         /// `dentry.d_parent`.
@@ -141,5 +145,5 @@ abi_struct! {
         pub tcp_bytes_received: u32,
         /// `tcp_sock.bytes_acked`.
         pub tcp_bytes_acked: u32,
-    } size 236;
+    } size 244;
 }

@@ -316,17 +316,17 @@ pub fn on_sock_addr(ctx: &SockAddrContext, family: u16, sent: bool) {
     };
     // SAFETY: the program's own context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    datagram(cookie, &remote, protocol, u32::from(sent), tracked.start_ns);
+    let who = Who::current(tracked.start_ns);
+    datagram(&who, cookie, &remote, protocol, u32::from(sent));
 }
 
-/// Records that the current process, tracked since `start_ns`, talks to `remote`, unless that was
-/// recorded a moment ago.
+/// Records that a tracked process talks to `remote`, unless that was recorded a moment ago.
 #[inline(always)]
-pub fn datagram(cookie: u64, remote: &Addr, protocol: u32, sent: u32, start_ns: u64) {
+pub fn datagram(who: &Who, cookie: u64, remote: &Addr, protocol: u32, sent: u32) {
     let (now, remote) = (now(), *remote);
     let key = PeerKey {
         remote,
-        tgid: current_tgid(),
+        tgid: who.tgid,
         protocol,
     };
     // SAFETY: map values stay readable in a BPF program.
@@ -336,11 +336,10 @@ pub fn datagram(cookie: u64, remote: &Addr, protocol: u32, sent: u32, start_ns: 
         return;
     }
     let _ = PEERS.insert(key, now, 0);
-    let who = Who::current(start_ns);
     // SAFETY: all fields are written.
     unsafe {
         emit::<Datagram>(&RING_NET, RecordKind::Datagram, |r| {
-            fill_header(addr_of_mut!((*r).head), RecordKind::Datagram, &who, now);
+            fill_header(addr_of_mut!((*r).head), RecordKind::Datagram, who, now);
             addr_of_mut!((*r).cookie).write(cookie);
             addr_of_mut!((*r).remote).write(remote);
             addr_of_mut!((*r).protocol).write(protocol);

@@ -17,7 +17,7 @@ use keytrail_abi::{
 };
 
 use crate::{
-    ctx::{Who, bounded, current_tgid, emit, fill_header, now},
+    ctx::{Who, bounded, current_task, emit, fill_header, now, offs, read},
     maps::{CONN, RESOLVING, RING_BULK, RING_NET, TRACKED},
     net::{datagram, owner},
 };
@@ -92,22 +92,24 @@ fn owner_of(who: &Who) -> Owner {
 /// of a raw socket?
 #[inline(always)]
 fn on_other_egress(ctx: &SkBuffContext, cookie: u64) {
+    let task = current_task();
+    let tgid = read::<u32>(task, offs!(task_tgid)).unwrap_or(0);
     // SAFETY: map values stay readable in a BPF program.
-    let Some(tracked) = (unsafe { TRACKED.get(current_tgid()) }) else {
+    let Some(tracked) = (unsafe { TRACKED.get(tgid) }) else {
         return;
     };
+    let who = Who::of_task(task, tgid, tracked.start_ns);
     let Some(ip) = ip(ctx) else { return };
     if ip.protocol == IPPROTO_UDP {
         if ctx.load::<[u8; 2]>(ip.len + 2).map(u16::from_be_bytes) != Ok(PORT_DNS) {
             return;
         }
-        let who = Who::current(tracked.start_ns);
         let _ = RESOLVING.insert(cookie, owner_of(&who), 0);
         let at = ip.len as u32 + UDP_HEADER;
         emit_dns(ctx, &who, cookie, 0, at, ctx.len().saturating_sub(at));
     } else if is_raw(ctx) {
         let protocol = u32::from(ip.protocol);
-        datagram(cookie, &ip.remote, protocol, SENT_RAW, tracked.start_ns);
+        datagram(&who, cookie, &ip.remote, protocol, SENT_RAW);
     }
 }
 

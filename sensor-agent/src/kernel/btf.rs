@@ -201,6 +201,8 @@ impl Btf {
             inode_to_pid: off("proc_inode.pid")?.wrapping_sub(off("proc_inode.vfs_inode")?),
             pid_tasks: off("pid.tasks")?,
             task_pid_links: off("task_struct.pid_links")?,
+            task_cred: off("task_struct.cred")?,
+            cred_uid: off("cred.uid")?,
             task_status: off("task_struct.thread_info.status")?,
             dentry_parent: off("dentry.d_parent")?,
             dentry_inode: off("dentry.d_inode")?,
