@@ -180,6 +180,13 @@ impl Pipeline {
             } => {
                 self.datagram(&head, cookie, remote, out);
             }
+            KernelEvent::Listening { .. }
+            | KernelEvent::Accepted(_)
+            | KernelEvent::UnixPeer { .. }
+            | KernelEvent::ProcessAccess(_)
+            | KernelEvent::BpfLoad { .. }
+            | KernelEvent::Dns(_)
+            | KernelEvent::OpaqueSocket { .. } => {}
         }
         self.counters.facts += (out.len() - before) as u64;
     }

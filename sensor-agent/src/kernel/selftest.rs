@@ -173,10 +173,10 @@ type Play = fn(&[&str], &SensorConfig) -> Outcome;
 
 /// Those cases.
 fn stages() -> impl Iterator<Item = (&'static str, Play)> {
-    loss::CASES
-        .iter()
-        .copied()
-        .chain([(ids::REUSED, ids::reused as Play)])
+    loss::CASES.iter().copied().chain([
+        (ids::REUSED, ids::reused as Play),
+        (ids::OUTSIDER, ids::outsider),
+    ])
 }
 
 /// Directory for the files of the cases: a real file system, if there is one.

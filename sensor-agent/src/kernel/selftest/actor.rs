@@ -2,6 +2,7 @@
 
 mod evade;
 mod forks;
+mod reach;
 mod uring;
 
 use std::{
@@ -18,6 +19,8 @@ use std::{
 };
 
 use nix::unistd::{ForkResult, Pid};
+
+pub(super) use reach::QUESTION;
 
 /// Exit code of an actor that lacks the rights for its act.
 pub(super) const CANNOT: i32 = 77;
@@ -131,6 +134,7 @@ pub(super) fn run(args: &[String]) -> Done {
             return evade::act(act, arg)
                 .or_else(|| forks::act(act, arg))
                 .or_else(|| uring::act(act, arg))
+                .or_else(|| reach::act(act, arg))
                 .unwrap_or_else(|| Err(format!("no such act: {act}").into()));
         }
     }

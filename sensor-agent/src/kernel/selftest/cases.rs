@@ -1,6 +1,7 @@
 //! The cases: one entry each.
 
 mod evasions;
+mod reach;
 
 use std::{
     fs,
@@ -79,7 +80,7 @@ const fn net(
 
 /// All cases.
 pub(super) fn all() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(evasions::CASES)
+    CASES.iter().chain(evasions::CASES).chain(reach::CASES)
 }
 
 /// The plain cases.

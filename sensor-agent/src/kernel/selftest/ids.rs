@@ -1,4 +1,4 @@
-//! A process id that is used again is another process.
+//! Cases about which process is which, with two actors each.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -6,7 +6,10 @@ use super::{
     Outcome,
     stage::{Stage, StageError, go},
 };
-use crate::kernel::{KernelEvent, SensorConfig, event::ProcKey};
+use crate::kernel::{
+    KernelEvent, SensorConfig,
+    event::{ProcKey, Via},
+};
 
 /// Name of the case.
 pub(super) const REUSED: &str = "a process id used again";
@@ -19,10 +22,42 @@ pub(super) fn reused(prefix: &[&str], config: &SensorConfig) -> Outcome {
         Err(StageError::Cannot(why)) => return Outcome::Skipped(why),
         Err(StageError::Broken(why)) => return Outcome::Failed(why),
     };
-    match play(&mut stage) {
-        Ok(outcome) => outcome,
-        Err(error) => Outcome::Failed(error.to_string()),
-    }
+    play(&mut stage).unwrap_or_else(|error| Outcome::Failed(error.to_string()))
+}
+
+/// Name of the case.
+pub(super) const OUTSIDER: &str = "environment of a tracked process, read by another";
+
+/// A process that is not tracked looks into one that is: it becomes a holder, and its children with it.
+pub(super) fn outsider(prefix: &[&str], config: &SensorConfig) -> Outcome {
+    let mut stage = match Stage::set(prefix, config.clone()) {
+        Ok(stage) => stage,
+        Err(StageError::Cannot(why)) => return Outcome::Skipped(why),
+        Err(StageError::Broken(why)) => return Outcome::Failed(why),
+    };
+    let result = (|| {
+        let mut victim = stage.actor("open", "/dev/null", None)?;
+        let tgid = victim.id();
+        let watch = stage.sensor.watch();
+        watch.track(ProcKey { tgid, start_ns: 0 })?;
+        let mut reader = stage.actor("environ", &tgid.to_string(), None)?;
+        let id = reader.id();
+        go(&mut reader)?;
+        let status = reader.wait()?;
+        let events = stage.collect(Duration::from_millis(200));
+        go(&mut victim)?;
+        victim.wait()?;
+        let hit = events.iter().any(|event| {
+            matches!(event, KernelEvent::ProcessAccess(a) if a.head.process.tgid == id
+                && a.victim.tgid == tgid && a.via == Via::Environ && a.new_holder)
+        });
+        Ok::<_, Box<dyn std::error::Error>>(if hit && status.success() {
+            Outcome::Passed
+        } else {
+            Outcome::Failed(format!("{status}; reported: {events:?}"))
+        })
+    })();
+    result.unwrap_or_else(|error| Outcome::Failed(error.to_string()))
 }
 
 fn play(stage: &mut Stage) -> Result<Outcome, Box<dyn std::error::Error>> {
