@@ -251,11 +251,9 @@ fn usage(entry: Entry<'_>, cx: &Context<'_>) -> Outcome {
     if sign_in && (entry.failed || lower.contains("fail")) {
         return Ok(Found::Skip(Skip::NotAuthenticated));
     }
-    let chain = Chain::default().then(entry.user.as_deref().and_then(|who| make::principal("cyberark", who)));
-    let chain = match entry.session.as_deref() {
-        Some(session) => chain.then(make::session("cyberark", session)),
-        None => chain,
-    };
+    let chain = Chain::default()
+        .then(entry.session.as_deref().and_then(|id| make::session("cyberark", id)))
+        .then(entry.user.as_deref().and_then(|who| make::principal("cyberark", who)));
     let id = entry.id.as_deref();
     let Some(mut usage) = chain.usage(SourceKind::CyberArk.as_str(), id, time, cx) else {
         return Ok(Found::Skip(Skip::NoCredential));

@@ -222,6 +222,7 @@ fn class(service: &str, method: &str) -> ActionClass {
         return ActionClass::ModelCall;
     }
     if lower.contains("setiampolicy")
+        || lower.contains("setiampermissions")
         || lower.contains("setorgpolicy")
         || (service == "iam.googleapis.com" && ["Create", "Update", "Delete", "Set"].iter().any(|verb| name.starts_with(verb)))
         || (service == "logging.googleapis.com" && ["Delete", "Update", "Create"].iter().any(|verb| name.starts_with(verb)))

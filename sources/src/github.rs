@@ -70,7 +70,8 @@ fn chain(doc: &Doc<'_>) -> Chain {
         };
         make::exact(CredentialKind::SshKey, &print)
     });
-    let installation = doc.first(&["installation_id", "application_installation_id"]);
+    // The app asks for an installation's token with a key of its own.
+    let installation = doc.get("installation_id").id().filter(|_| token.is_some());
     let account = |name: &str| doc.get(name).text().and_then(|who| make::principal("github", who));
     let chain = Chain::default()
         .then(token)

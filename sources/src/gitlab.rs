@@ -35,8 +35,9 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     else {
         return Ok(Found::Skip(if request.is_some() { Skip::Anonymous } else { Skip::NoCredential }));
     };
-    let address = doc.first(&["ip_address", "remote_ip"]);
+    let address = doc.get("ip_address").text();
     let address = address.or_else(|| doc.path("meta.remote_ip").and_then(Doc::text));
+    let address = address.or_else(|| doc.get("remote_ip").text());
     usage.caller = make::caller(address.or_else(|| details.get("ip_address").text()));
     usage.user_agent = make::kept(doc.first(&["ua", "user_agent"]));
     let host = doc.first(&["host"]).and_then(text::server_name);

@@ -1,6 +1,7 @@
 //! What every source needs to make a use.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use keytrail_model::consumption::{Caller, Consumption};
@@ -168,10 +169,29 @@ pub(crate) fn time(value: &Doc<'_>) -> Option<Timestamp> {
 }
 
 /// A caller by address; unknown when there is none that can be read.
+///
+/// Of several hops (`X-Forwarded-For`) it is the last that is out in the world: the first can be
+/// set by the client at will, and the last ones are the operator's own.
 pub(crate) fn caller(address: Option<&str>) -> Caller {
-    match address.and_then(text::address) {
+    let hops = address.into_iter().flat_map(|text| text.split(','));
+    let hops: Vec<IpAddr> = hops.filter_map(text::address).collect();
+    let public = hops.iter().rev().find(|hop| !is_internal(**hop));
+    match public.or(hops.last()).copied() {
         Some(address) => Caller::Address { address },
         None => Caller::Unknown,
+    }
+}
+
+/// An address that is nobody's in the world (RFC 1918, RFC 4193, RFC 6598, loopback, link-local).
+fn is_internal(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()
+        }
     }
 }
 

@@ -67,7 +67,12 @@ impl Parser {
     pub fn framing(&self) -> Framing {
         match self.kind {
             SourceKind::Salesforce => Framing::shaped(Shape::JsonOrCsv),
-            SourceKind::CyberArk => Framing::shaped(Shape::JsonOrLines),
+            // Lines with a syslog header before the JSON, or CEF.
+            SourceKind::CyberArk
+            | SourceKind::VaultAudit
+            | SourceKind::GitlabAudit
+            | SourceKind::KubernetesAudit => Framing::shaped(Shape::JsonOrLines),
+            SourceKind::Workday => Framing::wrapped_in(["data".to_owned(), "records".to_owned()]),
             SourceKind::Mapped => match &self.options.mapping {
                 Some(mapping) => mapping.framing(),
                 None => Framing::default(),
@@ -93,7 +98,11 @@ impl Parser {
         out: &mut Vec<Consumption>,
         depth: usize,
     ) -> Result<Parsed, Rejection> {
-        let record = without_header(record);
+        let record = record.trim_ascii();
+        let record = match self.kind {
+            SourceKind::CyberArk => record,
+            _ => without_header(record),
+        };
         match self.direct(record, out) {
             // Not this source's own shape, then perhaps an envelope of it.
             Err(why @ Rejection::NoEvent) if depth < MAX_ENVELOPES => {
@@ -217,8 +226,7 @@ impl Parser {
 
 /// A record without the syslog header before it (RFC 5424, RFC 3164): from the first bracket on.
 fn without_header(record: &[u8]) -> &[u8] {
-    let record = record.trim_ascii();
-    if record.first() != Some(&b'<') {
+    if matches!(record.first(), None | Some(b'{' | b'[')) {
         return record;
     }
     let front = record.get(..record.len().min(1024)).unwrap_or_default();

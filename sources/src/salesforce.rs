@@ -42,13 +42,13 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     }
     let id = doc.first(&["EventIdentifier", "EVENT_IDENTIFIER", "EventUuid"]);
     let session = |names: &[&str]| doc.first(names).and_then(|id| make::session("salesforce", id));
-    let account = |names: &[&str]| doc.first(names).and_then(|id| make::principal("salesforce", id));
+    let account = |names: &[&str]| doc.first(names).map(short_id).and_then(|id| make::principal("salesforce", id));
     let chain = Chain::default()
         .then(session(&["SESSION_KEY", "SessionKey"]))
         .then(session(&["LOGIN_KEY", "LoginKey", "LoginHistoryId"]))
         // An administrator in somebody's place is the one who acts.
         .then(account(&["DELEGATED_USER_ID_DERIVED", "DELEGATED_USER_ID", "DelegatedUserId"]))
-        .then(user.and_then(|id| make::principal("salesforce", id)))
+        .then(user.map(short_id).and_then(|id| make::principal("salesforce", id)))
         .then(account(&["USER_NAME", "Username", "DELEGATED_USER_NAME"]));
     let Some(mut usage) = chain.usage(SourceKind::Salesforce.as_str(), id, time, cx) else {
         return Ok(Found::Skip(Skip::NoCredential));
@@ -73,6 +73,14 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     usage.class = class(usage.action.as_str());
     usage.endpoints = make::endpoints(&["salesforce.com", "force.com", "salesforce-sites.com"], cx.options);
     Ok(found(usage, id.is_some()))
+}
+
+/// An id of 18 characters is one of 15 with a checksum: both stand for one account.
+fn short_id(id: &str) -> &str {
+    match id.get(..15) {
+        Some(short) if id.len() == 18 && id.bytes().all(|b| b.is_ascii_alphanumeric()) => short,
+        _ => id,
+    }
 }
 
 /// The client's address; where that is Salesforce's own (`Salesforce.com IP`), the login's.

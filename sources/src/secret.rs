@@ -122,6 +122,8 @@ pub(crate) fn struck_out(text: &str) -> Option<String> {
         out.push(boundary);
         rest = chars.as_str();
         named = match boundary {
+            // `...:secret:prod/db` is a name's part (an ARN); `secret: x` is not.
+            ':' if word.eq_ignore_ascii_case("secret") => rest.starts_with([' ', '"', '\'']),
             '=' | ':' if !word.is_empty() => is_telling(word),
             // `password: x`, `"password": "x"`, `Bearer x`: the value is still to come.
             ' ' | '"' | '\'' | ':' | '=' => {
@@ -235,6 +237,8 @@ mod tests {
             ("?X-Amz-Signature=00ff&a=b", Some("?X-Amz-Signature=[removed]&a=b")),
             // Names and identifiers.
             ("arn:aws:secretsmanager:us-east-1:1:secret:prod/db-AbCdEf", None),
+            ("arn:aws:secretsmanager:eu-west-1:1:secret:db-AbCdEf", None),
+            ("secret: hunter2hunter2", Some("secret: [removed]")),
             ("arn:aws:iam::123456789012:user/password-reset", None),
             ("AKIAIOSFODNN7EXAMPLE", None),
             ("projects/p/secrets/api-key/versions/3", None),
