@@ -57,7 +57,15 @@ fn read(
     let request = Request::read(record.request_parameters);
     let minted = parameters::minted(record.response_elements);
     let caller = caller(record, identity);
-    let chain = chain(record, identity, &request, minted.as_ref())?;
+    let (key, masked_id) = match identity.access_key_id.get().map(CredentialId::aws_access_key) {
+        Some(Ok(key)) => (Some(key), false),
+        Some(Err(_)) => (None, true),
+        None => (None, false),
+    };
+    let chain = chain(key, record, identity, &request, minted.as_ref());
+    if masked_id && chain.is_empty() {
+        return Err(Rejection::BadKey);
+    }
     let event_id = record.event_id.get();
     let Some(mut usage) = chain.usage(SourceKind::AwsCloudTrail.as_str(), event_id, time, cx) else {
         let by_service = is_type("AwsServiceEvent") || matches!(caller, Caller::Service { .. });
@@ -93,6 +101,7 @@ fn read(
     Ok(Parsed {
         uses: 1,
         derived_id: event_id.is_none(),
+        masked_id,
         unknown_version: record.event_version.get().is_some_and(is_unknown_version),
         ..Parsed::default()
     })
@@ -100,45 +109,33 @@ fn read(
 
 /// The credential that was presented, and what it descends from.
 fn chain(
+    key: Option<CredentialId>,
     record: &Record<'_>,
     identity: &Identity<'_>,
     request: &Request<'_>,
     minted: Option<&CredentialId>,
-) -> Result<Chain, Rejection> {
-    let key = identity
-        .access_key_id
-        .get()
-        .map(|key| CredentialId::aws_access_key(key).map_err(|_| Rejection::BadKey))
-        .transpose()?;
+) -> Chain {
     // A Bedrock API key is not logged; what is, is the user that it belongs to.
     let bearer = key.is_none() && parameters::is_bearer_call(record.additional_event_data);
-    let chain = Chain::default().then(key);
-    let center = || {
-        let credential = identity.credential_id.get();
-        let user = identity.on_behalf_of.user_id.get();
-        (
-            credential.and_then(|id| make::session("aws-identity-center", id)),
-            user.and_then(|id| make::principal("aws-identity-center", id)),
-        )
-    };
-    let (session, person) = center();
-    let chain = ancestry(chain.then(session), identity).then(person).then(
-        identity
-            .in_scope_of
-            .credentials_issued_to
-            .get()
-            .and_then(|arn| make::scoped(CredentialKind::CredentialStore, "aws-workload", arn)),
-    );
-    if !chain.is_empty() || bearer {
-        return Ok(chain);
+    let center = identity.credential_id.get();
+    let person = identity.on_behalf_of.user_id.get();
+    let workload = identity.in_scope_of.credentials_issued_to.get();
+    let chain = Chain::default()
+        .then(key)
+        .then(center.and_then(|id| make::session("aws-identity-center", id)));
+    let chain = ancestry(chain, record, identity)
+        .then(person.and_then(|id| make::principal("aws-identity-center", id)));
+    if chain.is_empty() && !bearer {
+        // A service that takes up a role: nobody's call, but the key that it makes is the role's.
+        let role = request.role.as_deref().filter(|_| minted.is_some());
+        return chain.then(role.and_then(|arn| make::principal("aws", arn)));
     }
-    // A service that takes up a role: nobody's call, but the key that it makes is the role's.
-    let role = request.role.as_deref().filter(|_| minted.is_some());
-    Ok(chain.then(role.and_then(|arn| make::principal("aws", arn))))
+    let store = |arn| make::scoped(CredentialKind::CredentialStore, "aws-workload", arn);
+    chain.then(workload.and_then(store))
 }
 
 /// Session and account of the caller.
-fn ancestry(chain: Chain, identity: &Identity<'_>) -> Chain {
+fn ancestry(chain: Chain, record: &Record<'_>, identity: &Identity<'_>) -> Chain {
     let kind = identity.kind.get().unwrap_or_default();
     if matches!(kind, "AWSService" | "AWSInternal") {
         return chain;
@@ -167,7 +164,12 @@ fn ancestry(chain: Chain, identity: &Identity<'_>) -> Chain {
         (_, None) => {
             // Seen from another account, a caller is known by its unique id only.
             let id = identity.principal_id.get().or(issuer);
-            chain.then(id.and_then(|id| make::principal("aws", id)))
+            let by_name = || {
+                let account = identity.account_id.get().or(record.recipient_account_id.get())?;
+                let user = identity.user_name.get().filter(|_| kind == "IAMUser")?;
+                make::principal("aws", &format!("arn:aws:iam::{account}:user/{user}"))
+            };
+            chain.then(id.and_then(|id| make::principal("aws", id)).or_else(by_name))
         }
     }
 }

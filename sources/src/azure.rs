@@ -156,7 +156,8 @@ fn claimed(chain: Chain, claims: &Doc<'_>) -> Chain {
         })
     };
     let object = claim(&["oid", "objectidentifier"]);
-    let person = claim(&["upn", "emailaddress", "unique_name"]);
+    let name = claim(&["name"]).filter(|name| name.contains('@'));
+    let person = claim(&["upn", "emailaddress", "unique_name"]).or(name);
     let chain = chain
         .then(claim(&["uti"]).and_then(|id| make::exact(CredentialKind::EntraToken, id)))
         .then(claim(&["sid"]).and_then(|id| make::exact(CredentialKind::EntraSession, id)))

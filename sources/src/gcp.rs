@@ -14,11 +14,17 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
         Doc::Null => doc,
         payload => payload,
     };
-    let (Some(service), Some(method)) =
-        (payload.get("serviceName").text(), payload.get("methodName").text())
-    else {
+    let who = payload.get("authenticationInfo");
+    let named = payload.get("serviceName").text();
+    let method = payload.get("methodName").text().or_else(|| {
+        payload.path("authorizationInfo.*.permission").and_then(Doc::text)
+    });
+    let Some(method) = method.filter(|_| named.is_some() || who.is_object()) else {
         return Err(Rejection::NoEvent);
     };
+    let producer = doc.at(&["operation", "producer"]).text();
+    let producer = producer.filter(|producer| producer.ends_with(".googleapis.com"));
+    let service = named.or(producer).unwrap_or("googleapis.com");
     let time = make::time_of(doc, &["timestamp"])
         .or_else(|| make::time(payload.at(&["requestMetadata", "requestAttributes", "time"])))
         .or_else(|| make::time_of(doc, &["receiveTimestamp", "p_event_time"]))
@@ -32,10 +38,11 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     if operation.get("last").truth() == Some(true) && operation.get("first").truth() != Some(true) {
         return Ok(Found::Skip(Skip::HalfOfPair));
     }
-    let who = payload.get("authenticationInfo");
     let id = doc.get("insertId").text();
     let Some(mut usage) = chain(who).usage(SourceKind::GcpAudit.as_str(), id, time, cx) else {
-        return Ok(Found::Skip(Skip::Anonymous));
+        let somebody = who.first(&["principalEmail", "principalSubject", "authoritySelector"]);
+        let why = if somebody.is_some() { Skip::Anonymous } else { Skip::NoCredential };
+        return Ok(Found::Skip(why));
     };
     fill(&mut usage, doc, payload, cx);
     usage.class = class(service, method);

@@ -20,7 +20,11 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
         return gcp::read(doc, cx);
     }
     let user = doc.get("user");
-    let Some(verb) = doc.get("verb").text().filter(|_| user.is_object()) else {
+    let audit = doc.get("apiVersion").text().is_some_and(|v| v.starts_with("audit.k8s.io"))
+        || user.is_object()
+        || doc.get("objectRef").is_object();
+    let event = doc.get("verb").text().or_else(|| doc.get("requestURI").text());
+    let Some(verb) = event.filter(|_| audit) else {
         return Err(Rejection::NoEvent);
     };
     let time = make::time_of(doc, &["requestReceivedTimestamp", "stageTimestamp", "timestamp", "p_event_time"])
@@ -33,7 +37,7 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     if code == Some(401) {
         return Ok(Found::Skip(Skip::NotAuthenticated));
     }
-    if name.is_empty() || name == "system:anonymous" {
+    if name == "system:anonymous" {
         return Ok(Found::Skip(Skip::Anonymous));
     }
     let id = doc.get("auditID").text();

@@ -139,6 +139,7 @@ impl Parser {
                     sum.uses += parsed.uses;
                     sum.skipped = sum.skipped.or(parsed.skipped);
                     sum.derived_id |= parsed.derived_id;
+                    sum.masked_id |= parsed.masked_id;
                     sum.unknown_version |= parsed.unknown_version;
                     sum.refused_inside += parsed.refused_inside;
                 }
