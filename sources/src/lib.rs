@@ -13,12 +13,29 @@
 //!   but no odd text passes for an address, a service or a credential.
 
 mod aws;
+mod azure;
+mod bedrock;
+mod cyberark;
+mod doc;
+mod envelope;
 pub mod framing;
+mod gcp;
+mod github;
+mod gitlab;
 mod kind;
+mod kubernetes;
+mod make;
+mod mapping;
+mod okta;
 mod outcome;
 mod parser;
+mod salesforce;
+mod secret;
 pub mod text;
+mod vault;
+mod workday;
 
 pub use kind::SourceKind;
+pub use mapping::{Mapping, MappingError};
 pub use outcome::{Parsed, Rejection, Skip};
-pub use parser::{Mapping, Options, Parser};
+pub use parser::{Options, Parser};

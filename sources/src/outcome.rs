@@ -11,6 +11,8 @@ pub struct Parsed {
     pub skipped: Option<Skip>,
     /// It has no event id of its own and is known by the hash of its content.
     pub derived_id: bool,
+    /// Its credential's identifier is masked or damaged; the use is joined by session or account.
+    pub masked_id: bool,
     /// Its format version is newer than known; used all the same, since its fields were found.
     pub unknown_version: bool,
     /// Records inside it (where it is an envelope of several) that were refused.
