@@ -100,6 +100,7 @@ async fn serve_until_signal(config: Config) -> Result<()> {
         "ready": true,
         "ingest": server.ingest.to_string(),
         "api": format!("http://{}", server.api),
+        "push": server.push.map(|address| address.to_string()),
     });
     style::print(&format!("{ready}\n"))?;
     tokio::select! {
