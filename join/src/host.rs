@@ -336,6 +336,12 @@ impl Host {
         }
     }
 
+    /// True when something here talks over a socket that cannot be seen into.
+    pub(crate) fn made_opaque_socket(&self) -> bool {
+        let opaque = |(what, _): &(TamperKind, String)| *what == TamperKind::OpaqueSocket;
+        self.tampering.values().any(opaque)
+    }
+
     /// Notes a change of what agents start or trust.
     pub(crate) fn configure(&mut self, event: &EventRef, change: &ConfigChanged, time: Timestamp) {
         self.config

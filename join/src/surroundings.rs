@@ -125,6 +125,7 @@ fn blinded(host_id: &HostId, host: &Host, state: &Credential) -> Option<Finding>
         TamperKind::AgentStopped => "its agent was stopped",
         TamperKind::ClockMoved => "its clock was moved",
         TamperKind::BpfLoaded => "a watched tree loaded a BPF program",
+        TamperKind::OpaqueSocket => "a watched tree made a socket that cannot be seen into",
     };
     let text = format!(
         "the sensor of {host_id} was tampered with ({what}: {}), and uses cannot be judged",

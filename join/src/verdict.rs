@@ -437,6 +437,11 @@ impl Weighed<'_> {
             {
                 spots.push(format!("{id}: its kernel does not show every connection"));
             }
+            if host.made_opaque_socket() {
+                spots.push(format!(
+                    "{id}: a watched tree made a socket over which nothing can be seen"
+                ));
+            }
             if !host.gaps.is_empty() {
                 spots.push(format!(
                     "{id}: {} stretches of time were not seen",
