@@ -10,6 +10,7 @@ use keytrail_model::fact::{Exposure, ExposureSource};
 use keytrail_model::ids::{EventRef, HostId, RecordId};
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::learner::Learner;
 use crate::descent::{Edge, MAX_CHILDREN, MAX_PARENTS};
 use crate::host::{Span, UnitKey};
 use crate::input::UseState;
@@ -98,6 +99,15 @@ pub(crate) struct Credential {
     pub(crate) troubled: BTreeSet<CredentialId>,
     /// The credential whose alert carries the uses of this one, when it is another.
     pub(crate) answers_to: Option<CredentialId>,
+    /// What is usual with this credential and its descendants.
+    pub(crate) learner: Learner,
+    /// The credential whose learner has the uses of this one.
+    pub(crate) learned_by: Option<CredentialId>,
+    /// Uses outside the envelope of their principal, and what is outside about them.
+    #[serde(with = "pairs")]
+    pub(crate) outside: BTreeMap<UseKey, String>,
+    /// Records that revoked it.
+    pub(crate) revoked: BTreeSet<UseKey>,
     /// Under which time it is listed among the unwatched.
     pub(crate) listed: Option<Timestamp>,
     /// Totals of the uses that are kept.
@@ -276,6 +286,7 @@ impl Credential {
     fn forget(&mut self, key: &UseKey) {
         if let Some(gone) = self.uses.remove(key) {
             self.open.remove(key);
+            self.outside.remove(key);
             self.kept.count(&gone.state, false);
             self.forgotten.count(&gone.state, true);
         }
@@ -294,6 +305,7 @@ impl Credential {
             holdings.retain(|(_, holding)| holding.span.last >= horizon);
         }
         self.holders.retain(|_, holdings| !holdings.is_empty());
+        self.revoked.retain(|(time, _)| *time >= horizon);
         self.holders.is_empty() && self.uses.is_empty()
     }
 

@@ -7,9 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::{SignedDuration, Timestamp};
+use keytrail_model::alert::Alert;
 use keytrail_model::coverage::Coverage;
 use keytrail_model::credential::CredentialId;
-use keytrail_model::fact::{Exposure, Gap, GapKind, NameSource, Transport, Watermark};
+use keytrail_model::fact::{
+    ConfigChanged, Exposure, Gap, GapKind, NameSource, TamperKind, Tampering, Transport, Watermark,
+};
 use keytrail_model::ids::{BootId, ConnectionId, EventRef, ProcessKey};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -21,6 +24,10 @@ use crate::pairs;
 
 /// Most connections kept per host; older ones are forgotten first and the horizon is remembered.
 pub(crate) const MAX_CONNECTIONS: usize = 65_536;
+/// Most changes of configurations kept per host.
+const MAX_CONFIG: usize = 256;
+/// Most signs of tampering kept per host.
+const MAX_TAMPERING: usize = 64;
 /// Most gaps kept per host.
 const MAX_GAPS: usize = 1_024;
 /// Error added to every measured clock error: scheduling, rounding of a record's time.
@@ -108,6 +115,15 @@ pub(crate) struct Host {
     waiting: BTreeSet<CredentialId>,
     /// Units that did something of note.
     pub(crate) units: Units,
+    /// Signs that the sensor was tampered with: the first ones.
+    #[serde(with = "pairs")]
+    pub(crate) tampering: BTreeMap<(Timestamp, EventRef), (TamperKind, String)>,
+    /// Changes of what agents start or trust: the first ones.
+    #[serde(with = "pairs")]
+    pub(crate) config: BTreeMap<(Timestamp, EventRef), Box<ConfigChanged>>,
+    /// Alerts about the host itself, as last told, by their subject.
+    #[serde(with = "pairs")]
+    pub(crate) alerts: BTreeMap<CredentialId, Box<Alert>>,
 }
 
 /// A stretch of time.
@@ -311,6 +327,43 @@ impl Host {
             .filter_map(|(_, key)| self.connections.get(key))
     }
 
+    /// Notes a sign that the sensor was tampered with.
+    pub(crate) fn tamper(&mut self, event: &EventRef, tampering: &Tampering, time: Timestamp) {
+        let entry = (tampering.what, tampering.detail.clone());
+        self.tampering.insert((time, event.clone()), entry);
+        while self.tampering.len() > MAX_TAMPERING {
+            self.tampering.pop_last();
+        }
+    }
+
+    /// True when something here talks over a socket that cannot be seen into.
+    pub(crate) fn made_opaque_socket(&self) -> bool {
+        let opaque = |(what, _): &(TamperKind, String)| *what == TamperKind::OpaqueSocket;
+        self.tampering.values().any(opaque)
+    }
+
+    /// Notes a change of what agents start or trust.
+    pub(crate) fn configure(&mut self, event: &EventRef, change: &ConfigChanged, time: Timestamp) {
+        self.config
+            .insert((time, event.clone()), Box::new(change.clone()));
+        while self.config.len() > MAX_CONFIG {
+            self.config.pop_last();
+        }
+    }
+
+    /// True when there is nothing to say about the host itself.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.config.is_empty()
+            && self.tampering.is_empty()
+            && self.alerts.is_empty()
+            && !self.units.any_listening()
+    }
+
+    /// When a unit first connected.
+    pub(crate) fn first_connection(&self, unit: UnitKey) -> Option<Timestamp> {
+        Some(self.by_unit.get(&unit)?.first()?.0)
+    }
+
     /// Notes a use that connections of this host may account for.
     pub(crate) fn note_use(&mut self, time: Timestamp, credential: &CredentialId) {
         let entry = self.used.entry(time).or_default();
@@ -345,15 +398,16 @@ impl Host {
     }
 
     /// Notes that a unit came to hold a credential.
+    /// True when it says another thing about who the unit is, or what it may do.
     pub(crate) fn hold(
         &mut self,
         unit: UnitKey,
         event: &EventRef,
         exposure: &Exposure,
         at: Timestamp,
-    ) {
+    ) -> bool {
         self.holds.insert(exposure.credential.clone());
-        self.units.entry(unit, at).hold(event, exposure, at);
+        self.units.entry(unit, at).hold(event, exposure, at)
     }
 
     /// Credentials in the hands of one unit.
@@ -376,6 +430,8 @@ impl Host {
             self.remove(time, key);
         }
         self.gaps.retain(|gap| gap.to >= horizon);
+        self.tampering.retain(|(time, _), _| *time >= horizon);
+        self.config.retain(|(time, _), _| *time >= horizon);
         self.sightings.retain(|sighting| sighting.time >= horizon);
         self.seen_from.retain(|_, span| span.last >= horizon);
         self.units.forget_before(horizon);

@@ -115,6 +115,9 @@ impl Join {
     fn age_credential(&mut self, id: &CredentialId, horizon: Timestamp) -> Option<Timestamp> {
         let state = self.credentials.get_mut(id)?;
         let empty = state.forget_before(horizon);
+        state
+            .learner
+            .forget_before(horizon, &self.settings.baseline);
         // A parent without uses of its own is kept for as long as a child is.
         let state = self.credentials.get(id)?;
         let parent = state

@@ -25,7 +25,7 @@ const SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// How much evidence an alert carries.
 const MAX_EXPLAINED: usize = 8;
 const MAX_UNEXPLAINED: usize = 16;
-const MAX_REASONS: usize = 16;
+pub(crate) const MAX_REASONS: usize = 16;
 const MAX_MISUSE: usize = 16;
 const MAX_ACTORS: usize = 16;
 
@@ -252,12 +252,6 @@ impl Weighed<'_> {
             u64::try_from(fitting.count()).unwrap_or(u64::MAX)
         };
         let mut alert = Alert {
-            id: AlertId::derive(&self.id.to_string()),
-            verdict: self.verdict,
-            severity: self.verdict.severity().to_owned(),
-            title,
-            credential: self.id.clone(),
-            account: self.id.aws_account(),
             strength: self.strength(),
             first_seen,
             last_seen,
@@ -272,16 +266,18 @@ impl Weighed<'_> {
             holders: holders(self.view.hosts, self.state),
             owners: self.owners(),
             blind_spots: self.blind_spots(),
-            actions: Vec::new(),
-            techniques: Vec::new(),
             reasons: self.reasons(),
             misuse: self.misuse(),
             ancestors: descent::ancestors(self.view.credentials, self.id)
                 .into_iter()
                 .cloned()
                 .collect(),
-            suppressed: None,
-            history: Vec::new(),
+            ..blank(
+                AlertId::derive(&self.id.to_string()),
+                self.verdict,
+                self.id,
+                title,
+            )
         };
         alert.actions = advice::actions(&alert, &self.state.children);
         alert.techniques = advice::techniques(&alert);
@@ -420,35 +416,7 @@ impl Weighed<'_> {
                 .map(|(_, h)| &h.exposure.actor)
                 .collect(),
         };
-        let mut owners: Vec<Owner> = Vec::new();
-        for user in actors.into_iter().filter_map(|actor| actor.user.as_ref()) {
-            let (name, method, confidence) = match (&user.login_uid, &user.name) {
-                (Some(login), _) => (
-                    format!("login uid {login}"),
-                    "audit login uid",
-                    Confidence::High,
-                ),
-                (None, Some(name)) => (name.clone(), "account of the process", Confidence::Medium),
-                (None, None) => (
-                    format!("uid {}", user.uid),
-                    "account of the process",
-                    Confidence::Low,
-                ),
-            };
-            let name = match (&user.login_uid, &user.name) {
-                (Some(login), Some(account)) if *login == user.uid => account.clone(),
-                _ => name,
-            };
-            if !owners.iter().any(|known| known.name == name) {
-                owners.push(Owner {
-                    name,
-                    method: method.to_owned(),
-                    confidence,
-                });
-            }
-        }
-        owners.truncate(MAX_ACTORS);
-        owners
+        owners_of(actors.into_iter())
     }
 
     fn blind_spots(&self) -> Vec<String> {
@@ -468,6 +436,11 @@ impl Weighed<'_> {
                 && !coverage.can_judge()
             {
                 spots.push(format!("{id}: its kernel does not show every connection"));
+            }
+            if host.made_opaque_socket() {
+                spots.push(format!(
+                    "{id}: a watched tree made a socket over which nothing can be seen"
+                ));
             }
             if !host.gaps.is_empty() {
                 spots.push(format!(
@@ -561,7 +534,7 @@ pub(crate) fn from_where(usage: &Consumption) -> String {
     }
 }
 
-fn history(before: Option<&Alert>, alert: &Alert, cause: &Cause) -> Vec<Change> {
+pub(crate) fn history(before: Option<&Alert>, alert: &Alert, cause: &Cause) -> Vec<Change> {
     let mut history = before
         .map(|before| before.history.clone())
         .unwrap_or_default();
@@ -580,4 +553,75 @@ fn history(before: Option<&Alert>, alert: &Alert, cause: &Cause) -> Vec<Change> 
         });
     }
     history
+}
+
+/// The accounts that actors run as.
+pub(crate) fn owners_of<'a>(actors: impl Iterator<Item = &'a Actor>) -> Vec<Owner> {
+    let mut owners: Vec<Owner> = Vec::new();
+    for user in actors.filter_map(|actor| actor.user.as_ref()) {
+        let (name, method, confidence) = match (&user.login_uid, &user.name) {
+            (Some(login), _) => (
+                format!("login uid {login}"),
+                "audit login uid",
+                Confidence::High,
+            ),
+            (None, Some(name)) => (name.clone(), "account of the process", Confidence::Medium),
+            (None, None) => (
+                format!("uid {}", user.uid),
+                "account of the process",
+                Confidence::Low,
+            ),
+        };
+        let name = match (&user.login_uid, &user.name) {
+            (Some(login), Some(account)) if *login == user.uid => account.clone(),
+            _ => name,
+        };
+        if !owners.iter().any(|known| known.name == name) {
+            owners.push(Owner {
+                name,
+                method: method.to_owned(),
+                confidence,
+            });
+        }
+    }
+    owners.truncate(MAX_ACTORS);
+    owners
+}
+
+/// An alert with nothing in it yet.
+pub(crate) fn blank(
+    id: AlertId,
+    verdict: Verdict,
+    credential: &CredentialId,
+    title: String,
+) -> Alert {
+    Alert {
+        id,
+        verdict,
+        severity: verdict.severity().to_owned(),
+        title,
+        credential: credential.clone(),
+        account: credential.aws_account(),
+        strength: None,
+        first_seen: Timestamp::UNIX_EPOCH,
+        last_seen: Timestamp::UNIX_EPOCH,
+        exposure: None,
+        egress: Vec::new(),
+        also_exposed: Vec::new(),
+        explained: Vec::new(),
+        explained_total: 0,
+        unexplained: Vec::new(),
+        unexplained_total: 0,
+        undecided_total: 0,
+        holders: Vec::new(),
+        owners: Vec::new(),
+        blind_spots: Vec::new(),
+        actions: Vec::new(),
+        techniques: Vec::new(),
+        reasons: Vec::new(),
+        misuse: Vec::new(),
+        ancestors: Vec::new(),
+        suppressed: None,
+        history: Vec::new(),
+    }
 }

@@ -12,6 +12,7 @@ use keytrail_model::ids::HostId;
 use keytrail_model::process::UnitKind;
 
 use crate::credential::{Credential, Holding};
+use crate::findings::is_scanner;
 use crate::host::unit::Unit;
 use crate::host::{Connection, Host, UnitKey};
 use crate::lifecycle;
@@ -32,8 +33,6 @@ const MANY_BYTES: u64 = 1_500;
 
 /// A holding that looks like a theft.
 pub(crate) struct Suspect<'a> {
-    /// The credential that was exposed: the alert's own, or one that it descends from.
-    pub(crate) credential: &'a CredentialId,
     pub(crate) host: &'a HostId,
     pub(crate) unit: UnitKey,
     pub(crate) holding: &'a Holding,
@@ -59,12 +58,15 @@ pub(crate) fn suspects<'a>(
     state: &'a Credential,
 ) -> Vec<Suspect<'a>> {
     let mut found: Vec<Suspect<'a>> = Vec::new();
+    let decoy = view.settings.honeytoken(id);
     for (host_id, holdings) in &state.holders {
         let Some(host) = view.hosts.get(host_id) else {
             continue;
         };
         for (unit, holding) in holdings {
-            if !holding.exposure.unexpected_reader {
+            if !holding.exposure.unexpected_reader
+                || decoy.is_some_and(|token| is_scanner(token, &holding.exposure))
+            {
                 continue;
             }
             let mut egress: Vec<EgressEvidence> = host
@@ -80,7 +82,6 @@ pub(crate) fn suspects<'a>(
             }
             if !egress.is_empty() {
                 found.push(Suspect {
-                    credential: id,
                     host: host_id,
                     unit: *unit,
                     holding,
