@@ -11,6 +11,7 @@ mod lists;
 mod render;
 mod run;
 mod scenario;
+mod simulate;
 mod style;
 
 use std::net::SocketAddr;
@@ -58,6 +59,8 @@ enum Command {
     /// Labelled incidents and their benign look-alikes: what the join makes of them
     #[command(subcommand)]
     Scenario(scenario::ScenarioCommand),
+    /// Made-up days of life of many endpoints with thefts in them: what the join makes of them
+    Simulate(simulate::SimulateArgs),
     /// Print the OpenAPI document
     Openapi,
     /// Measure the time from a CloudTrail file's arrival to its alert

@@ -18,6 +18,7 @@ mod moment;
 mod random;
 pub mod report;
 mod script;
+pub mod simulate;
 mod vary;
 mod words;
 mod world;

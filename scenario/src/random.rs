@@ -21,6 +21,11 @@ impl Random {
     }
 
     /// A number from 0 to `end - 1`; 0 when `end` is 0.
+    pub(crate) fn draw(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
+    /// The same, for an index.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.next() % end).unwrap_or(0)

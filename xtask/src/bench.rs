@@ -3,6 +3,7 @@
 //! Every report names the conditions it was measured under: numbers without them mean nothing.
 
 mod conditions;
+mod join;
 mod load;
 mod pipeline;
 mod sensor;
@@ -44,6 +45,8 @@ enum What {
     Pipeline,
     /// Time from a CloudTrail file's arrival to its alert
     Alert,
+    /// Inputs a second, time and memory of the join alone, at two sizes
+    Join,
 }
 
 impl What {
@@ -52,17 +55,22 @@ impl What {
             Self::Sensor => "sensor",
             Self::Pipeline => "pipeline",
             Self::Alert => "alert",
+            Self::Join => "join",
         }
     }
 }
 
 pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
-    setup::ensure(ws, ui, Purpose::Up)?;
-    products::build(ws, ui)?;
+    // The join needs neither the BPF toolchain nor the products.
+    if !matches!(args.what, What::Join) {
+        setup::ensure(ws, ui, Purpose::Up)?;
+        products::build(ws, ui)?;
+    }
     let measured = match args.what {
         What::Sensor => sensor::measure(ws, ui, args.rounds)?,
         What::Pipeline => pipeline::measure(ws, ui, args.rounds)?,
         What::Alert => alert(ws, ui, args.rounds)?,
+        What::Join => join::measure(ws, ui)?,
     };
     let name = args.what.name();
     let report = format!(

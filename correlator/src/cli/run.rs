@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{Command, ServeArgs, bench, commands, graph, scenario, style};
+use super::{Command, ServeArgs, bench, commands, graph, scenario, simulate, style};
 use crate::config::{Config, Flags};
 use crate::serve::Server;
 use crate::{api, replay};
@@ -28,6 +28,7 @@ pub(super) fn run(command: Command) -> Result<()> {
             replay::export(&args.data_dir, config.join, out)?;
             Ok(())
         }
+        Command::Simulate(args) => simulate::run(&args),
         Command::Scenario(command) => scenario::scenario(&command),
         Command::Openapi => {
             let mut text = api::document().to_pretty_json()?;
