@@ -19,6 +19,7 @@ mod edge;
 mod graph;
 mod node;
 pub mod observe;
+pub mod people;
 pub mod permission;
 pub mod query;
 

@@ -17,6 +17,7 @@ mod gcp;
 mod github;
 mod hcl;
 mod kubernetes;
+mod sets;
 mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,8 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::pattern::{covers, matches, overlap};
+use super::pattern::{matches, overlap};
 use super::privilege::{Class, KNOWN};
+use super::sets::{
+    has_resource, patterns_cover, patterns_overlap, resource_covered, resource_overlaps,
+};
 use super::{Effect, Identity, Patterns, Permissions, Provider, Statement, Trust, aws};
 
 /// Longest chain of assumed identities.
@@ -566,56 +569,6 @@ fn step(from: &Identity, to: &Identity, how: &str, statement: &Statement) -> Ste
 
 fn everything(allowed: &Allowed<'_>) -> bool {
     allowed.resources.iter().any(|r| r == "*") && allowed.except.is_empty()
-}
-
-fn has_resource(patterns: &Patterns, resource: &str) -> bool {
-    patterns.list.iter().any(|p| matches(p, resource)) != patterns.negated
-}
-
-/// True when every resource of the pattern is surely in the set.
-fn resource_covered(set: &Patterns, resource: &str) -> bool {
-    if set.negated {
-        return !set.list.iter().any(|p| overlap(p, resource));
-    }
-    set.list.iter().any(|p| covers(p, resource))
-}
-
-/// True when some resource of the pattern may be in the set.
-fn resource_overlaps(set: &Patterns, resource: &str) -> bool {
-    if set.negated {
-        return !set.list.iter().any(|p| covers(p, resource));
-    }
-    set.list.iter().any(|p| overlap(p, resource))
-}
-
-/// True when every action of `inner` is surely in `outer`.
-fn patterns_cover(outer: &Patterns, inner: &Patterns) -> bool {
-    match (outer.negated, inner.negated) {
-        (false, false) => inner
-            .list
-            .iter()
-            .all(|i| outer.list.iter().any(|o| covers(o, i))),
-        (true, false) => inner
-            .list
-            .iter()
-            .all(|i| !outer.list.iter().any(|o| overlap(o, i))),
-        // Everything but a few: contained when the outer leaves out no more than they do.
-        (true, true) => outer
-            .list
-            .iter()
-            .all(|o| inner.list.iter().any(|i| covers(i, o))),
-        (false, true) => outer.list.iter().any(|o| o == "*"),
-    }
-}
-
-/// True when some action may be in both.
-fn patterns_overlap(a: &Patterns, b: &Patterns) -> bool {
-    match (a.negated, b.negated) {
-        (false, false) => a.list.iter().any(|x| b.list.iter().any(|y| overlap(x, y))),
-        (true, false) => b.list.iter().any(|y| !a.list.iter().any(|x| covers(x, y))),
-        (false, true) => a.list.iter().any(|x| !b.list.iter().any(|y| covers(y, x))),
-        (true, true) => true,
-    }
 }
 
 #[cfg(test)]

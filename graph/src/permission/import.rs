@@ -140,7 +140,7 @@ pub enum ImportError {
 }
 
 impl ImportError {
-    pub(super) fn shape(
+    pub(crate) fn shape(
         at: impl Into<String>,
         what: impl Into<String>,
         mend: impl Into<String>,
