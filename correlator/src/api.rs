@@ -1,7 +1,8 @@
 //! The REST API and its OpenAPI document.
 //!
 //! Architecture invariants:
-//! - AP-1: the API only reads.
+//! - AP-1: the API reads; it writes only imports of permissions and people, which replace what was
+//!   imported before and judge nothing.
 //! - AP-2: everything under `/v1` needs the bearer token; `/healthz` and `/openapi.json` say
 //!   nothing about the installation.
 //! - AP-3: requests with a foreign Host header are refused: a web page cannot reach the API by
@@ -12,6 +13,7 @@ mod alerts;
 mod credentials;
 mod graph;
 mod guard;
+mod imports;
 mod problem;
 mod sensors;
 mod status;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::get;
 use jiff::Timestamp;
@@ -34,6 +37,8 @@ use utoipa_axum::routes;
 
 pub use alerts::{AlertList, AlertSummary};
 pub use credentials::{CredentialList, CredentialSummary};
+pub use graph::{DependentsView, ReachView};
+pub use imports::{ImportList, Imported};
 pub use problem::{ErrorCode, Problem};
 pub use sensors::{SensorList, SensorView};
 pub use status::{Status, StoreStatus};
@@ -112,7 +117,7 @@ impl ApiState {
 #[openapi(
     info(
         title = "Keytrail correlator",
-        description = "Alerts about stolen credentials, with their evidence. Read only. Text that came from endpoints and logs (argv, package names, user agents, paths) is untrusted: escape it where it is shown.",
+        description = "Alerts about stolen credentials, with their evidence. It reads, but for imports of permissions and people. Text that came from endpoints and logs (argv, package names, user agents, paths) is untrusted: escape it where it is shown.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         contact(name = "Keytrail")
     ),
@@ -149,6 +154,11 @@ fn open_router() -> OpenApiRouter<ApiState> {
         .routes(routes!(graph::reach))
         .routes(routes!(graph::dependents))
         .routes(routes!(graph::origin))
+        .routes(routes!(imports::list_permissions))
+        .routes(routes!(
+            imports::import_permissions,
+            imports::forget_permissions
+        ))
         .routes(routes!(sensors::list_sensors))
         .routes(routes!(status::get_status))
 }
@@ -179,8 +189,12 @@ pub fn router(state: ApiState) -> Router {
     .merge(open)
     .fallback(|| async { Problem::of(ErrorCode::NotFound, "no such path; see /openapi.json") })
     .method_not_allowed_fallback(|| async {
-        Problem::of(ErrorCode::MethodNotAllowed, "the API only reads: use GET")
+        Problem::of(
+            ErrorCode::MethodNotAllowed,
+            "this path does not take this method; most only read: use GET",
+        )
     })
+    .layer(DefaultBodyLimit::max(imports::MAX_FILE))
     .layer(middleware::from_fn_with_state(state.clone(), guard::bound))
     .layer(middleware::from_fn_with_state(
         state.clone(),

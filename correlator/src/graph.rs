@@ -4,6 +4,8 @@
 //! transaction of the inputs that caused it, and put into memory after the commit. A failed commit
 //! leaves both as they were.
 
+mod knowledge;
+
 use std::sync::{PoisonError, RwLock};
 
 use jiff::Timestamp;
@@ -13,10 +15,13 @@ use keytrail_join::{Effect, Input, UseState};
 use crate::counters::CounterView;
 use crate::store::{Store, StoreError};
 
+pub use knowledge::Knowledge;
+
 /// The graph, shared by the writer and those who ask.
 #[derive(Debug)]
 pub struct Index {
     graph: RwLock<Graph>,
+    knowledge: Knowledge,
 }
 
 impl Index {
@@ -29,6 +34,7 @@ impl Index {
         store.graph_edges(|key, edge| graph.put(&key, edge))?;
         let index = Self {
             graph: RwLock::new(graph),
+            knowledge: Knowledge::load(store)?,
         };
         index.catch_up(store, now)?;
         Ok(index)
@@ -86,6 +92,12 @@ impl Index {
                 .unwrap_or_else(PoisonError::into_inner)
                 .install(staged);
         }
+    }
+
+    /// What was imported beside it.
+    #[must_use]
+    pub fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
     }
 
     /// The graph, for a question.

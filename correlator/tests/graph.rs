@@ -104,3 +104,73 @@ async fn bad_questions_are_refused_in_words() {
     }
     rig.server.stop().await;
 }
+
+const USER: &str = "arn:aws:iam::581039954779:user/ci";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imported_permissions_tell_what_was_never_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path()).await;
+    told(&rig).await;
+    let iam = serde_json::json!({"UserDetailList": [{
+        "UserName": "ci", "Arn": USER,
+        "UserPolicyList": [{"PolicyName": "p", "PolicyDocument": {"Statement": [
+            {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": "*"},
+        ]}}],
+    }]});
+    let keys = serde_json::json!({"AccessKeyMetadata": [{"UserName": "ci", "AccessKeyId": KEY}]});
+    for (name, kind, file) in [("a", "aws-iam", &iam), ("b", "aws-access-keys", &keys)] {
+        let path = format!("/v1/graph/imports/{name}?kind={kind}");
+        let (status, body) = rig.send("PUT", &path, file.to_string().as_bytes()).await;
+        assert_eq!(status, 200, "{body}");
+    }
+    let path = format!("/v1/graph/reach/aws-access-key:{KEY}");
+    let check = |answer: &Value| {
+        let permitted = &answer["permitted"];
+        assert_eq!(permitted["identities"][0], USER, "{permitted}");
+        let first = &permitted["privileges"][0];
+        assert_eq!(
+            first["action"], "secretsmanager:GetSecretValue",
+            "{permitted}"
+        );
+        assert_eq!(first["source"], "inline policy p of user ci, statement 1");
+    };
+    check(&rig.get(&path).await);
+    rig.server.crash().await;
+    let rig = Rig::start(dir.path()).await;
+    check(&rig.get(&path).await);
+    let who = rig.get("/v1/graph/dependents/resource:arn%3Aaws%3Ax").await;
+    assert_eq!(who["permitted"][0]["identity"], USER);
+    for (method, path, body, status, words) in [
+        (
+            "PUT",
+            "/v1/graph/imports/c?kind=aws-iam",
+            "{",
+            400,
+            "line 1, column 1",
+        ),
+        ("PUT", "/v1/graph/imports/c?kind=x", "{}", 400, "aws-iam"),
+        (
+            "DELETE",
+            "/v1/graph/imports/c",
+            "",
+            404,
+            "nothing was imported as c",
+        ),
+        ("DELETE", "/v1/graph/imports/b", "", 204, ""),
+        ("POST", "/v1/graph/imports/b", "", 405, ""),
+    ] {
+        let (got, said) = rig.send(method, path, body.as_bytes()).await;
+        assert_eq!(got, status, "{method} {path}: {said}");
+        assert!(said.contains(words), "{method} {path}: {said}");
+    }
+    let answer = rig.get(&path).await;
+    assert!(
+        answer["permitted"]["identities"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    assert!(!answer["permitted"]["notes"].as_array().unwrap().is_empty());
+    rig.server.stop().await;
+}

@@ -4,7 +4,7 @@
 //! [`Graph`] is built from the same facts and uses as the join, one edge for each relation that was
 //! seen, with its first and last time, its count and the ids of records that show it
 //! ([`observe`]). What was never seen but is *allowed* comes from exported policies
-//! ([`permission`]). [`query`] answers over both; [`score`] ranks; [`people`] names the humans.
+//! ([`permission`]). [`query`] answers over both; [`blast`] ranks; [`people`] names the humans.
 //!
 //! Architecture invariants:
 //! - GR-1: no I/O, no clock. The same observations give the same graph in any order
@@ -14,10 +14,13 @@
 //! - GR-4: of an imported file only actions, resources, names and ids are kept: no condition's
 //!   value, no other text that may be a secret.
 
+pub mod blast;
 mod edge;
 mod graph;
 mod node;
 pub mod observe;
+pub mod people;
+pub mod permission;
 pub mod query;
 
 pub use edge::{Edge, EdgeKey, EdgeKind, Evidence, MAX_EVIDENCE};

@@ -69,6 +69,19 @@ pub struct Walk {
     pub truncated: bool,
 }
 
+impl Walk {
+    /// A walk that found nothing.
+    #[must_use]
+    pub fn empty(of: &NodeId) -> Self {
+        Self {
+            of: of.clone(),
+            totals: BTreeMap::new(),
+            found: Vec::new(),
+            truncated: false,
+        }
+    }
+}
+
 /// How a credential came to where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

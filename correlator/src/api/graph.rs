@@ -2,10 +2,33 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use keytrail_graph::blast::identities;
+use keytrail_graph::permission::{Granted, Reach};
 use keytrail_graph::query::{Origin, Walk};
-use keytrail_graph::{Graph, NodeId, NodeIdError};
+use keytrail_graph::{Graph, NodeId, NodeIdError, NodeKind};
+use serde::{Deserialize, Serialize};
 
 use super::{ApiState, ErrorCode, Problem};
+
+/// What a node reaches: what was seen, and what imported permissions allow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ReachView {
+    /// What was seen.
+    #[serde(flatten)]
+    pub observed: Walk,
+    /// What imported permissions allow its identities.
+    pub permitted: Reach,
+}
+
+/// Who depends on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DependentsView {
+    /// Who was seen to.
+    #[serde(flatten)]
+    pub observed: Walk,
+    /// For a resource: identities that imported permissions let act on it, and why.
+    pub permitted: Vec<Granted>,
+}
 
 /// What this node reaches: a credential's derived credentials, identities, services and resources,
 /// each with the path that was observed.
@@ -16,7 +39,7 @@ use super::{ApiState, ErrorCode, Problem};
     params(("node" = String, Path, description = "A credential's id, or `<kind>:<name>` of another node; percent-encoded")),
     security(("token" = [])),
     responses(
-        (status = 200, body = Walk),
+        (status = 200, body = ReachView),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -26,8 +49,34 @@ use super::{ApiState, ErrorCode, Problem};
 pub(super) async fn reach(
     State(state): State<ApiState>,
     Path(node): Path<String>,
-) -> Result<Json<Walk>, Problem> {
-    ask(&state, &node, Graph::reached).await
+) -> Result<Json<ReachView>, Problem> {
+    let permissions = state.0.handle.graph().knowledge().permissions();
+    ask(&state, &node, move |graph, node| {
+        let mut permitted = Reach::default();
+        if let Some(credential) = node.as_credential() {
+            permitted = permissions.reach(&identities(graph, &permissions, &credential));
+            if permitted.identities.is_empty() {
+                let note = if permissions.is_empty() {
+                    "no permissions are imported: correlator graph import"
+                } else {
+                    "no imported identity is known to be behind this credential"
+                };
+                permitted.notes.push(note.to_owned());
+            }
+        } else if node.kind() == NodeKind::Identity
+            && let Some(identity) = permissions.named(node.name())
+        {
+            permitted = permissions.reach(&[identity]);
+        }
+        let seen = graph.reached(node);
+        // A credential that nobody used yet may be known from an import alone.
+        let known = seen.is_some() || !permitted.identities.is_empty();
+        known.then(|| ReachView {
+            observed: seen.unwrap_or_else(|| Walk::empty(node)),
+            permitted,
+        })
+    })
+    .await
 }
 
 /// Who depends on this node: what holds, keeps, presents or carries it or what was minted from it.
@@ -38,7 +87,7 @@ pub(super) async fn reach(
     params(("node" = String, Path, description = "A credential's id, or `<kind>:<name>` of another node; percent-encoded")),
     security(("token" = [])),
     responses(
-        (status = 200, body = Walk),
+        (status = 200, body = DependentsView),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -48,8 +97,21 @@ pub(super) async fn reach(
 pub(super) async fn dependents(
     State(state): State<ApiState>,
     Path(node): Path<String>,
-) -> Result<Json<Walk>, Problem> {
-    ask(&state, &node, Graph::dependents).await
+) -> Result<Json<DependentsView>, Problem> {
+    let permissions = state.0.handle.graph().knowledge().permissions();
+    ask(&state, &node, move |graph, node| {
+        let permitted = match node.kind() {
+            NodeKind::Resource => permissions.who_can(node.name()),
+            _ => Vec::new(),
+        };
+        let seen = graph.dependents(node);
+        let known = seen.is_some() || !permitted.is_empty();
+        known.then(|| DependentsView {
+            observed: seen.unwrap_or_else(|| Walk::empty(node)),
+            permitted,
+        })
+    })
+    .await
 }
 
 /// How this node came to where it is: chains from the account, package, place or parent credential.

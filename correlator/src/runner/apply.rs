@@ -95,7 +95,9 @@ impl Runner {
     fn put_document(&mut self, now: Timestamp, document: &Document) -> Result<(), StoreError> {
         let batch = self.store.begin(now)?;
         batch.put_document(document)?;
-        batch.commit()
+        batch.commit()?;
+        self.index.knowledge().install(document);
+        Ok(())
     }
 
     fn take_data(

@@ -99,6 +99,40 @@ impl Rig {
         .unwrap()
     }
 
+    /// Status and body of a request with a body, as the API's own user.
+    pub async fn send(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
+        self.send_as(&self.bearer(), method, path, body).await
+    }
+
+    /// [`Rig::send`] with a bearer of the caller's choice.
+    pub async fn send_as(
+        &self,
+        bearer: &str,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> (u16, String) {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(self.url(path))
+            .header("authorization", bearer)
+            .header("content-type", "application/json")
+            .body(body.to_vec())
+            .unwrap();
+        tokio::task::spawn_blocking(move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder()
+                .http_status_as_error(false)
+                .allow_non_standard_methods(true)
+                .build()
+                .into();
+            let mut response = agent.run(request).unwrap();
+            let status = response.status().as_u16();
+            (status, response.body_mut().read_to_string().unwrap())
+        })
+        .await
+        .unwrap()
+    }
+
     pub fn bearer(&self) -> String {
         format!("Bearer {}", self.token)
     }
