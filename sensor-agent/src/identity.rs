@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use keytrail_model::credential::CredentialId;
 use keytrail_model::fact::{Exposure, ExposureSource};
 use keytrail_model::ids::ProcessKey;
-use keytrail_model::process::{Actor, AgentIdentity, McpServer, Package, ProcessSummary, UnitKind};
+use keytrail_model::process::{
+    Actor, AgentIdentity, Confidence, McpServer, Package, ProcessSummary, UnitKind,
+};
 use thiserror::Error;
 
 use crate::agents::catalogue::AgentRow;
@@ -461,3 +463,5 @@ mod seed;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trees;
