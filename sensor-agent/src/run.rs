@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::clock::{self, BootClock};
 use crate::config::{Config, ConfigError};
+use crate::credentials::{Hasher, HasherError, Recogniser, TokenCatalogue};
 use crate::health::Health;
 use crate::identity::{Identity, IdentityError, Knowledge};
 use crate::kernel::hooks::Plan;
@@ -70,6 +71,9 @@ pub enum RunError {
         /// How to mend it.
         hint: &'static str,
     },
+    /// The key for hashing secrets.
+    #[error(transparent)]
+    Hasher(#[from] HasherError),
     /// The state folder.
     #[error(transparent)]
     StateDir(#[from] FileError),
@@ -117,6 +121,20 @@ fn knowledge(config: &Config) -> Result<Knowledge, RunError> {
             .map_err(IdentityError::from)?;
         knowledge.readers.extend(more);
     }
+    let mut tokens = TokenCatalogue::builtin().map_err(IdentityError::from)?;
+    for path in &config.catalogues.tokens {
+        tokens
+            .add(&path.display().to_string(), &own(path)?)
+            .map_err(IdentityError::from)?;
+    }
+    knowledge.watch.add_configs(&knowledge.agents);
+    let hasher = Hasher::load(config.tenant_key_file.as_deref(), &config.state_dir)?;
+    info!(
+        key = hasher.describe(),
+        "secrets without identifier are hashed"
+    );
+    knowledge.recogniser = Recogniser::new(tokens, hasher);
+    knowledge.decoys = config.decoys.iter().cloned().collect();
     Ok(knowledge)
 }
 
@@ -148,9 +166,9 @@ pub async fn run(
     ready: impl FnOnce(&Coverage),
 ) -> Result<(), RunError> {
     let clock = BootClock::measure()?;
+    private_folder(&config.state_dir)?;
     let knowledge = knowledge(config)?;
     let uplink_config = uplink_config(config, &clock)?;
-    private_folder(&config.state_dir)?;
     let mut sensor = Sensor::load(&sensor_config(config)?)?;
     if let Err(error) = privileges::keep_reading_only() {
         warn!("{error}; the sensor goes on with more rights than it needs");
