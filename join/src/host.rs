@@ -359,13 +359,13 @@ impl Host {
 
     /// Connections of one unit whose name (`None`: unknown) `fits`: of each name the first ones,
     /// in order of opening.
-    pub(crate) fn of_unit<'a>(
-        &'a self,
+    pub(crate) fn of_unit(
+        &self,
         unit: UnitKey,
         fits: impl Fn(Option<&str>) -> bool,
         leaves: impl Fn(&Connection) -> bool,
         most: usize,
-    ) -> Vec<&'a Connection> {
+    ) -> Vec<&Connection> {
         let mut found: Vec<(Timestamp, ConnKey, &Connection)> = Vec::new();
         let names = self.by_unit.get(&unit).into_iter().flatten();
         for (_, keys) in names.filter(|(name, _)| fits((!name.is_empty()).then_some(name.as_str())))
