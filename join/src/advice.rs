@@ -14,7 +14,12 @@ use keytrail_model::text::shown;
 use crate::lifecycle;
 
 /// Proposed steps for `alert`, whose credential minted `children`.
-pub(crate) fn actions(alert: &Alert, children: &BTreeSet<CredentialId>) -> Vec<ProposedAction> {
+/// `edges` are the daemons that the responsible unit asked to act for it, and through what.
+pub(crate) fn actions(
+    alert: &Alert,
+    children: &BTreeSet<CredentialId>,
+    edges: &[(String, String)],
+) -> Vec<ProposedAction> {
     let mut actions = Vec::new();
     if matches!(
         alert.verdict,
@@ -30,6 +35,9 @@ pub(crate) fn actions(alert: &Alert, children: &BTreeSet<CredentialId>) -> Vec<P
     if let Some(exposure) = &alert.exposure {
         actions.push(isolate(exposure));
         actions.extend(remove(exposure));
+        if exposure.unexpected_reader {
+            actions.push(persistence(edges));
+        }
     }
     if has("agent-config-changed") {
         actions.push(ProposedAction {
@@ -144,6 +152,21 @@ fn remove(exposure: &ExposureEvidence) -> Option<ProposedAction> {
         how,
         risk: None,
     })
+}
+
+/// What was left behind to start again, or to take revenge.
+fn persistence(edges: &[(String, String)]) -> ProposedAction {
+    let known: Vec<String> = edges
+        .iter()
+        .map(|(daemon, through)| format!("{} ({})", shown(daemon, 40), shown(through, 160)))
+        .collect();
+    let what = "Remove its persistence before anything is revoked: user units, timers and cron, \
+                start-up files of shells, hooks and tasks of agents and editors";
+    ProposedAction {
+        what: what.to_owned(),
+        how: (!known.is_empty()).then(|| format!("it asked {}: begin there", known.join(", "))),
+        risk: None,
+    }
 }
 
 fn revoke(credential: &CredentialId) -> ProposedAction {

@@ -10,7 +10,9 @@ use keytrail_model::fact::{Exposure, ExposureSource};
 use keytrail_model::ids::{EventRef, HostId, RecordId};
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::behaviour::Observation;
 use crate::baseline::learner::Learner;
+use crate::baseline::score::Deviation;
 use crate::descent::{Edge, MAX_CHILDREN, MAX_PARENTS};
 use crate::host::{Span, UnitKey};
 use crate::input::UseState;
@@ -99,8 +101,9 @@ pub(crate) struct Credential {
     pub(crate) troubled: BTreeSet<CredentialId>,
     /// The credential whose alert carries the uses of this one, when it is another.
     pub(crate) answers_to: Option<CredentialId>,
-    /// What is usual with this credential and its descendants.
-    pub(crate) learner: Learner,
+    /// What is usual with this credential and its descendants; boxed, because most credentials are
+    /// never used where a sensor sees it.
+    pub(crate) learner: Option<Box<Learner>>,
     /// The credential whose learner has the uses of this one.
     pub(crate) learned_by: Option<CredentialId>,
     /// Uses outside the envelope of their principal, and what is outside about them.
@@ -220,6 +223,24 @@ impl Credential {
                 .take_while(|((time, _), _)| *time <= to)
                 .map(|(key, _)| key.clone())
                 .collect(),
+        }
+    }
+
+    /// Uses out of the ordinary.
+    pub(crate) fn deviations(&self) -> impl DoubleEndedIterator<Item = (&UseKey, &Deviation)> {
+        self.learner.iter().flat_map(|learner| learner.deviations())
+    }
+
+    /// Has the baseline learn from a use, or forget it.
+    pub(crate) fn learn(&mut self, key: &UseKey, seen: Option<Observation>) {
+        match (seen, &mut self.learner) {
+            (Some(seen), learner) => {
+                learner.get_or_insert_default().put(key, seen);
+            }
+            (None, Some(learner)) => {
+                learner.take(key);
+            }
+            (None, None) => {}
         }
     }
 

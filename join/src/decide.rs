@@ -7,6 +7,7 @@ use keytrail_model::affinity;
 use keytrail_model::alert::AddressMatch;
 use keytrail_model::consumption::{Caller, Consumption};
 use keytrail_model::coverage::CoverageState;
+use keytrail_model::credential::CredentialId;
 use keytrail_model::ids::{EventRef, HostId};
 use keytrail_model::text::shown;
 
@@ -26,6 +27,9 @@ const CLOSE_SLACK: SignedDuration = SignedDuration::from_secs(2);
 pub(crate) const FRESH: SignedDuration = SignedDuration::from_secs(5);
 /// A gap this long before a use may hide the opening of the connection that carried it.
 pub(crate) const GAP_REACH: SignedDuration = SignedDuration::from_mins(10);
+/// Cloud records come in any order, most within an hour: for so long a use over a connection whose
+/// outside address is not known yet is not judged.
+const SETTLE: SignedDuration = SignedDuration::from_hours(1);
 /// A use this long before the first exposure is still judged: residual clock skew.
 const EXPOSURE_SKEW: SignedDuration = SignedDuration::from_secs(2);
 
@@ -117,6 +121,12 @@ pub(crate) fn sightings(settings: &Settings, host: &Host, usage: &Consumption) -
         .collect()
 }
 
+/// By what a host is asked: since when it holds the credential, and what that descends from.
+struct Claim<'a> {
+    since: Timestamp,
+    line: &'a [CredentialId],
+}
+
 /// What one holder has to say.
 enum Answer {
     Explains {
@@ -181,7 +191,11 @@ pub(crate) fn decide(
     let weak = standing.weak.iter().map(|(id, since)| (id, since, false));
     for (id, since, strong) in strong.chain(weak) {
         let Some(host) = hosts.get(id) else { continue };
-        match ask(settings, id, host, *since, usage) {
+        let claim = Claim {
+            since: *since,
+            line: &standing.line,
+        };
+        match ask(settings, id, host, &claim, usage) {
             Answer::Explains {
                 address,
                 connection,
@@ -240,7 +254,7 @@ fn ask(
     settings: &Settings,
     id: &HostId,
     host: &Host,
-    since: Timestamp,
+    claim: &Claim<'_>,
     usage: &Consumption,
 ) -> Answer {
     let mut foreign = None;
@@ -249,7 +263,8 @@ fn ask(
         let matched = match &usage.caller {
             Caller::Address { address } => {
                 let local = candidate.opened.local.ip();
-                host.address_match(settings, local, *address, usage.time, candidate.fresh)
+                let over = (candidate.key, local);
+                host.address_match(settings, over, *address, usage.time, candidate.fresh)
             }
             Caller::Unknown | Caller::Service { .. } => Some(AddressMatch::NotRecorded),
         };
@@ -297,19 +312,21 @@ fn ask(
             },
         };
     }
-    refuse(id, host, since, usage, foreign.as_ref())
+    refuse(settings, id, host, claim, usage, foreign.as_ref())
 }
 
 /// No connection fits: says whether that is certain.
 fn refuse(
+    settings: &Settings,
     id: &HostId,
     host: &Host,
-    since: Timestamp,
+    claim: &Claim<'_>,
     usage: &Consumption,
     foreign: Option<&Candidate<'_>>,
 ) -> Answer {
     let window = Window::of(usage, host);
     // A host that came to hold the credential only after the use has no say in it.
+    let since = claim.since;
     let since = since.checked_sub(EXPOSURE_SKEW).unwrap_or(since);
     if since > window.to {
         return Answer::No(format!(
@@ -343,6 +360,29 @@ fn refuse(
     }
     if let Some(missing) = blinding_row(host) {
         return Answer::Waiting(format!("{id}: this kernel does not show {missing}"));
+    }
+    // Over a connection that was no longer fresh only other records tell the address, and those may
+    // still be on their way.
+    let settled = window.to.checked_add(SETTLE).unwrap_or(window.to);
+    if let (Some(candidate), Caller::Address { .. }) = (foreign, &usage.caller)
+        && !host.knows_outside(candidate.opened.local.ip(), usage.time)
+        && host.watermark.is_some_and(|reached| reached < settled)
+    {
+        return Answer::Waiting(format!(
+            "{id}: had a connection to it open, from an outside address that other records may \
+             still tell"
+        ));
+    }
+    if let Caller::Address { address } = usage.caller
+        && host.is_own_address(settings, address, usage.time)
+        && let Some((daemon, through)) = host.units.asked_before(claim.line, window.to)
+    {
+        return Answer::Waiting(format!(
+            "{id}: the use came from its own address, and a holder had asked {} through {} to act \
+             for it, which is not seen",
+            shown(daemon, 40),
+            shown(through, 120)
+        ));
     }
     let target = usage.server_name.as_deref().unwrap_or(&usage.service);
     let target = shown(target, 120);

@@ -94,10 +94,7 @@ pub(crate) fn of(
 fn misuse(view: View<'_>, id: &CredentialId, state: &Credential) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
     let threshold = view.settings.baseline.threshold;
-    let odd = state
-        .learner
-        .deviations()
-        .filter(|(_, d)| d.score >= threshold);
+    let odd = state.deviations().filter(|(_, d)| d.score >= threshold);
     for (key, deviation) in odd {
         let record = key.1.to_string();
         let known = found.iter_mut().find(|f| f.reason.code == deviation.code);

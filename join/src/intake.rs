@@ -25,7 +25,7 @@ impl Join {
     fn host(&mut self, id: &HostId, time: Timestamp) -> &mut Host {
         if !self.hosts.contains_key(id) {
             let at = time.checked_add(self.retention()).unwrap_or(time);
-            self.timers.age(at, Due::AgeHost(id.clone()));
+            self.timers.set(at, Due::AgeHost(id.clone()));
         }
         self.hosts.entry(id.clone()).or_default()
     }
@@ -35,7 +35,7 @@ impl Join {
         if !self.credentials.contains_key(id) {
             self.credentials.entry(id.clone()).or_default();
             let at = time.checked_add(self.retention()).unwrap_or(time);
-            self.timers.age(at, Due::AgeCredential(id.clone()));
+            self.timers.set(at, Due::AgeCredential(id.clone()));
         }
     }
 
@@ -107,7 +107,11 @@ impl Join {
             }
             Fact::RequestEdge(edge) => {
                 let key = unit(edge.unit);
-                host.units.entry(key, time).ask(edge, time);
+                host.units.ask(key, edge, time);
+                let from = time.checked_sub(egress::NEAR).unwrap_or(time);
+                for id in host.used_between(from, Timestamp::MAX) {
+                    pending.again(&id, Again::Between(from, Timestamp::MAX));
+                }
                 self.unit_changed(host_id, key, &mut pending);
             }
             Fact::NameLookups(lookups) => {
@@ -163,14 +167,19 @@ impl Join {
         if let Some(listed) = state.listed.take() {
             self.unwatched.remove(&(listed, id.clone()));
         }
+        let before = state.first_exposure_on(host_id);
         state.expose(&event.id, time, unit, exposure);
+        let news = before.is_none_or(|before| time < before);
+        self.unit_changed(host_id, unit, pending);
+        if !news {
+            return;
+        }
         // Uses that came before this host was known to hold the credential have one more holder
         // to ask, and its connections one more use to explain. So have those of its descendants.
         pending.again(id, Again::All);
         for child in descent::descendants(&self.credentials, id) {
             pending.again(&child, Again::All);
         }
-        self.unit_changed(host_id, unit, pending);
     }
 
     /// What a unit's connections account for is now somebody's by name.
@@ -178,7 +187,9 @@ impl Join {
         let Some(host) = self.hosts.get(host) else {
             return;
         };
-        let Some(first) = host.first_connection(unit) else {
+        let edges = host.units.get(unit).map(|unit| unit.edges.values());
+        let asked = edges.and_then(|edges| edges.min()).copied();
+        let Some(first) = host.first_connection(unit).into_iter().chain(asked).min() else {
             return;
         };
         let from = first.checked_sub(egress::NEAR).unwrap_or(first);
@@ -362,13 +373,21 @@ impl Join {
     pub(crate) fn watermark(&mut self, watermark: &Watermark, effects: &mut Vec<Effect>) {
         let host = self.host(&watermark.host, watermark.time);
         let before = host.watermark;
-        if !host.advance(watermark) {
-            return;
+        let moved = host.advance(watermark);
+        let mut pending = Pending::default();
+        if let Some(address) = watermark.seen_from {
+            let reached = host.corrected(watermark.time);
+            for (from, to) in host.seen_at(address, reached) {
+                for id in host.used_between(from, to) {
+                    pending.again(&id, Again::Between(from, to));
+                }
+            }
         }
         let reached = host.watermark;
-        let mut pending = Pending::default();
-        for id in host.take_waiting() {
-            pending.again(&id, Again::Unsettled);
+        if moved {
+            for id in host.take_waiting() {
+                pending.again(&id, Again::Unsettled);
+            }
         }
         // A connection without a name counts once its name can no longer come.
         let from = before.and_then(|t| t.checked_sub(SignedDuration::from_secs(10)).ok());

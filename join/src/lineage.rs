@@ -106,7 +106,6 @@ const MAX_DEVIATIONS: usize = 64;
 fn baseline(settings: &Settings, state: &Credential) -> Vec<BaselineView> {
     let names = |list: &List| list.names().take(MAX_SHOWN).cloned().collect();
     let drift = SignedDuration::from_hours(24 * i64::from(settings.baseline.drift_days));
-    let profile = state.learner.profile();
     let view = |(who, b): (&AgentKey, &Behaviour)| {
         let since = b.last.and_then(|last| last.checked_sub(drift).ok());
         BaselineView {
@@ -123,12 +122,13 @@ fn baseline(settings: &Settings, state: &Credential) -> Vec<BaselineView> {
             recent_percent: since.map_or(0, |since| b.recent_percent(since)),
         }
     };
-    profile.agents().map(view).collect()
+    let learner = state.learner.iter();
+    let agents = learner.flat_map(|learner| learner.profile().agents());
+    agents.map(view).collect()
 }
 
 fn deviations(state: &Credential) -> Vec<DeviationView> {
     let mut all: Vec<DeviationView> = state
-        .learner
         .deviations()
         .map(|(key, deviation)| DeviationView {
             record: key.1.to_string(),

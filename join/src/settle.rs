@@ -138,10 +138,7 @@ impl Join {
             state.learned_by = Some(owner.clone());
         }
         if let Some(state) = self.credentials.get_mut(&owner) {
-            match seen {
-                Some(seen) => state.learner.put(key, seen),
-                None => state.learner.take(key),
-            };
+            state.learn(key, seen);
         }
     }
 
@@ -157,10 +154,10 @@ impl Join {
             .collect();
         for (key, seen) in lessons {
             if let Some(state) = self.credentials.get_mut(before) {
-                state.learner.take(&key);
+                state.learn(&key, None);
             }
             if let (Some(state), Some(seen)) = (self.credentials.get_mut(now), seen) {
-                state.learner.put(&key, seen);
+                state.learn(&key, Some(seen));
             }
         }
     }
@@ -304,8 +301,12 @@ impl Join {
     /// Weighs everything about `id` and tells the alert if it is not what was told before. True
     /// when there was something to tell.
     fn tell(&mut self, id: &CredentialId, cause: &Cause, effects: &mut Vec<Effect>) -> bool {
-        if let Some(state) = self.credentials.get_mut(id) {
-            state.learner.fold(&self.settings.baseline);
+        let learner = self
+            .credentials
+            .get_mut(id)
+            .and_then(|s| s.learner.as_mut());
+        if let Some(learner) = learner {
+            learner.fold(&self.settings.baseline);
         }
         let Some(state) = self.credentials.get(id) else {
             return false;

@@ -279,7 +279,7 @@ impl Weighed<'_> {
                 title,
             )
         };
-        alert.actions = advice::actions(&alert, &self.state.children);
+        alert.actions = advice::actions(&alert, &self.state.children, &self.edges());
         alert.techniques = advice::techniques(&alert);
         alert.history = history(self.state.alert.as_deref(), &alert, cause);
         suppress::apply(self.view.settings, self.view.now, &mut alert);
@@ -419,6 +419,16 @@ impl Weighed<'_> {
         owners_of(actors.into_iter())
     }
 
+    /// Daemons that the suspect asked to act for it, and through what.
+    fn edges(&self) -> Vec<(String, String)> {
+        let unit = self.suspect.as_ref().and_then(|suspect| {
+            let host = self.view.hosts.get(suspect.host)?;
+            host.units.get(suspect.unit)
+        });
+        unit.map(|unit| unit.edges.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
     fn blind_spots(&self) -> Vec<String> {
         let mut spots = Vec::new();
         if self.id.kind() == CredentialKind::GithubToken && self.state.uses.is_empty() {
@@ -449,19 +459,13 @@ impl Weighed<'_> {
                 ));
             }
         }
-        if let Some(suspect) = &self.suspect
-            && let Some(unit) = self
-                .view
-                .hosts
-                .get(suspect.host)
-                .and_then(|host| host.units.get(suspect.unit))
-        {
-            for (daemon, through) in unit.edges.keys() {
+        if let Some(suspect) = &self.suspect {
+            for (daemon, through) in self.edges() {
                 spots.push(format!(
                     "{}: asked {} through {} to act for it; what that did is not seen as its own",
                     suspect.host,
-                    shown(daemon, 40),
-                    shown(through, 200)
+                    shown(&daemon, 40),
+                    shown(&through, 200)
                 ));
             }
         }

@@ -70,10 +70,14 @@ pub(crate) fn suspects<'a>(
                 continue;
             }
             let mut egress: Vec<EgressEvidence> = host
-                .of_unit(*unit)
-                .filter(|connection| leaves(view.settings, host, id, holding, connection))
+                .of_unit(
+                    *unit,
+                    |name| name.is_none_or(|name| is_outside(view.settings, id, holding, name)),
+                    |connection| leaves(host, holding, connection),
+                    MAX_EGRESS,
+                )
+                .into_iter()
                 .filter_map(evidence)
-                .take(MAX_EGRESS)
                 .collect();
             if let Some(state) = host.units.get(*unit) {
                 egress.extend(tunnels(view.settings, id, holding, state));
@@ -104,14 +108,8 @@ pub(crate) fn suspects<'a>(
     found
 }
 
-/// True when a connection took its unit outside the affinity set after it held the credential.
-fn leaves(
-    settings: &Settings,
-    host: &Host,
-    id: &CredentialId,
-    holding: &Holding,
-    connection: &Connection,
-) -> bool {
+/// True when a connection took its unit out of the house while it held the credential.
+fn leaves(host: &Host, holding: &Holding, connection: &Connection) -> bool {
     let Some(opened) = &connection.opened else {
         return false;
     };
@@ -129,10 +127,15 @@ fn leaves(
     if local || over {
         return false;
     }
-    let Some(name) = &connection.name else {
-        let named_by = opened.time.checked_add(NAME_DELAY).unwrap_or(opened.time);
-        return connection.closed.is_some() || host.watermark.is_some_and(|w| w > named_by);
-    };
+    // Without a name it counts once a name can no longer come.
+    let named_by = opened.time.checked_add(NAME_DELAY).unwrap_or(opened.time);
+    connection.name.is_some()
+        || connection.closed.is_some()
+        || host.watermark.is_some_and(|w| w > named_by)
+}
+
+/// True when `name` lies outside the credential's affinity set.
+fn is_outside(settings: &Settings, id: &CredentialId, holding: &Holding, name: &str) -> bool {
     if is_affine(id, name) {
         return abuses_affinity(id, holding, name);
     }

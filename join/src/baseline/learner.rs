@@ -149,7 +149,7 @@ impl Learner {
     }
 
     /// Uses out of the ordinary.
-    pub(crate) fn deviations(&self) -> impl Iterator<Item = (&UseKey, &Deviation)> {
+    pub(crate) fn deviations(&self) -> impl DoubleEndedIterator<Item = (&UseKey, &Deviation)> {
         self.deviations.iter()
     }
 }

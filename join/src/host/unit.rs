@@ -26,6 +26,8 @@ pub(crate) struct Units {
     by_last: BTreeSet<(Timestamp, UnitKey)>,
     /// Units that wait for connections.
     listeners: BTreeSet<UnitKey>,
+    /// Units that asked daemons to act for them.
+    askers: BTreeSet<UnitKey>,
 }
 
 /// A unit that did something of note.
@@ -54,6 +56,29 @@ pub(crate) struct Unit {
 impl Units {
     pub(crate) fn get(&self, key: UnitKey) -> Option<&Unit> {
         self.units.get(&key)
+    }
+
+    /// Notes that a unit asked a daemon to act for it.
+    pub(crate) fn ask(&mut self, key: UnitKey, edge: &RequestEdge, time: Timestamp) {
+        self.askers.insert(key);
+        self.entry(key, time).ask(edge, time);
+    }
+
+    /// The first daemon, and through what, that a holder of one of `credentials` asked before
+    /// `time`.
+    pub(crate) fn asked_before(
+        &self,
+        credentials: &[CredentialId],
+        time: Timestamp,
+    ) -> Option<(&str, &str)> {
+        let units = self.askers.iter().filter_map(|key| self.units.get(key));
+        units
+            .filter(|unit| credentials.iter().any(|id| unit.held.contains_key(id)))
+            .flat_map(|unit| &unit.edges)
+            .filter(|(_, since)| **since <= time)
+            .map(|((daemon, through), since)| (since, daemon.as_str(), through.as_str()))
+            .min()
+            .map(|(_, daemon, through)| (daemon, through))
     }
 
     /// Units that wait for connections.
@@ -96,6 +121,7 @@ impl Units {
             self.by_last.remove(&(last, gone));
             self.units.remove(&gone);
             self.listeners.remove(&gone);
+            self.askers.remove(&gone);
         }
         let unit = self.units.entry(key).or_default();
         unit.last = unit.last.max(Some(time));
@@ -110,6 +136,7 @@ impl Units {
             self.by_last.remove(&(last, key));
             self.units.remove(&key);
             self.listeners.remove(&key);
+            self.askers.remove(&key);
         }
     }
 }
@@ -124,8 +151,9 @@ fn bound<K: Ord, V>(list: &mut BTreeMap<K, V>) {
 impl Unit {
     pub(crate) fn hold(&mut self, event: &EventRef, exposure: &Exposure, time: Timestamp) -> bool {
         let identified = self.identify(event, &exposure.actor, time);
+        let delegates = !self.edges.is_empty() && !self.held.contains_key(&exposure.credential);
         let unexpected = self.held.entry(exposure.credential.clone()).or_default();
-        let news = exposure.unexpected_reader && !*unexpected;
+        let news = delegates || (exposure.unexpected_reader && !*unexpected);
         *unexpected |= exposure.unexpected_reader;
         bound(&mut self.held);
         identified || news
@@ -160,7 +188,7 @@ impl Unit {
         bound(&mut self.lookups);
     }
 
-    pub(crate) fn ask(&mut self, edge: &RequestEdge, time: Timestamp) {
+    fn ask(&mut self, edge: &RequestEdge, time: Timestamp) {
         let key = (edge.daemon.clone(), edge.through.clone());
         let since = self.edges.entry(key).or_insert(time);
         *since = (*since).min(time);
