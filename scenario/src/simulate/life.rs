@@ -12,7 +12,7 @@ use keytrail_model::process::{Package, UnitKind};
 use super::sensor::{Doer, Sensor, file, variable};
 use super::{Air, START, after};
 use crate::random::Random;
-use crate::world::credential;
+use crate::world::{credential, inode_of};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -307,8 +307,13 @@ impl Endpoint {
         self.sensor.expose(time, &key, &doer, variable("AWS_ACCESS_KEY_ID"), false, air);
         let (service, name) = self.service();
         let (local, from) = (self.local(), self.outside());
-        let lasts = 20 * MINUTE + self.random.draw(90 * MINUTE);
         let opened = after(time, 500);
+        let mut lasts = 20 * MINUTE + self.random.draw(90 * MINUTE);
+        if self.place == Place::Hotel {
+            // A connection does not outlive the address that it was made from.
+            let into = u64::try_from(opened.as_millisecond()).unwrap_or(0) % HOUR;
+            lasts = lasts.min(HOUR.saturating_sub(into + 1_000)).max(3_000);
+        }
         self.sensor.connect(opened, &doer, (local, &name), lasts, 90_000, air);
         self.record(after(opened, 300), &key, service, &name, from, air);
         for _ in 0..self.random.draw(6) {
@@ -501,9 +506,13 @@ impl Endpoint {
 }
 
 fn deliver(random: &mut Random, usage: Consumption, air: &mut Air) {
+    // A provider delivers a file for some minutes of a service in a region at once, its records in
+    // any order; a few records come on their own, hours later.
+    let minutes = usage.time.as_second().div_euclid(300);
+    let file = format!("{} {:?} {minutes}", usage.service, usage.region);
     let delay = match random.below(100) {
         0..2 => HOUR + random.draw(23 * HOUR),
-        _ => 2 * MINUTE + random.draw(13 * MINUTE),
+        _ => 5 * MINUTE + inode_of(&file) % (10 * MINUTE) + random.draw(2_000),
     };
     let arrives = after(usage.time, delay);
     if random.below(100) == 0 {
