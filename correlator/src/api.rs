@@ -1,7 +1,8 @@
 //! The REST API and its OpenAPI document.
 //!
 //! Architecture invariants:
-//! - AP-1: the API only reads.
+//! - AP-1: the API reads; it writes only imports of permissions and people, which replace what was
+//!   imported before and judge nothing.
 //! - AP-2: everything under `/v1` needs the bearer token; `/healthz` and `/openapi.json` say
 //!   nothing about the installation.
 //! - AP-3: requests with a foreign Host header are refused: a web page cannot reach the API by
@@ -10,7 +11,9 @@
 
 mod alerts;
 mod credentials;
+mod graph;
 mod guard;
+mod imports;
 mod problem;
 mod sensors;
 mod status;
@@ -21,6 +24,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::get;
 use jiff::Timestamp;
@@ -33,6 +37,8 @@ use utoipa_axum::routes;
 
 pub use alerts::{AlertList, AlertSummary};
 pub use credentials::{CredentialList, CredentialSummary};
+pub use graph::{DependentsView, ReachView};
+pub use imports::{ImportList, Imported};
 pub use problem::{ErrorCode, Problem};
 pub use sensors::{SensorList, SensorView};
 pub use status::{Status, StoreStatus};
@@ -40,7 +46,7 @@ pub use token::ApiToken;
 
 use crate::counters::CounterView;
 use crate::runner::Handle;
-use crate::sources::cloudtrail::StatusCell;
+use crate::sources::Intake;
 
 /// Requests in progress at most.
 const MAX_REQUESTS: usize = 64;
@@ -71,7 +77,7 @@ pub struct ApiState(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     handle: Handle,
-    sources: Vec<StatusCell>,
+    sources: Vec<Intake>,
     more: MoreCounters,
     token: ApiToken,
     hosts: Vec<String>,
@@ -87,7 +93,7 @@ impl ApiState {
     #[must_use]
     pub fn new(
         handle: Handle,
-        sources: Vec<StatusCell>,
+        sources: Vec<Intake>,
         more: MoreCounters,
         token: ApiToken,
         hosts: Vec<String>,
@@ -111,7 +117,7 @@ impl ApiState {
 #[openapi(
     info(
         title = "Keytrail correlator",
-        description = "Alerts about stolen credentials, with their evidence. Read only. Text that came from endpoints and logs (argv, package names, user agents, paths) is untrusted: escape it where it is shown.",
+        description = "Alerts about stolen credentials, with their evidence. It reads, but for imports of permissions and people. Text that came from endpoints and logs (argv, package names, user agents, paths) is untrusted: escape it where it is shown.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         contact(name = "Keytrail")
     ),
@@ -119,6 +125,7 @@ impl ApiState {
     tags(
         (name = "alerts", description = "Findings with their whole evidence"),
         (name = "credentials", description = "Credential -> holders -> uses"),
+        (name = "graph", description = "What a credential reaches, who depends on it, how it got there"),
         (name = "sensors", description = "What each endpoint's sensor sees and lost"),
         (name = "status", description = "Counts and health")
     )
@@ -144,6 +151,14 @@ fn open_router() -> OpenApiRouter<ApiState> {
         .routes(routes!(alerts::get_alert))
         .routes(routes!(credentials::list_credentials))
         .routes(routes!(credentials::get_credential))
+        .routes(routes!(graph::reach))
+        .routes(routes!(graph::dependents))
+        .routes(routes!(graph::origin))
+        .routes(routes!(imports::list_permissions))
+        .routes(routes!(
+            imports::import_permissions,
+            imports::forget_permissions
+        ))
         .routes(routes!(sensors::list_sensors))
         .routes(routes!(status::get_status))
 }
@@ -174,8 +189,12 @@ pub fn router(state: ApiState) -> Router {
     .merge(open)
     .fallback(|| async { Problem::of(ErrorCode::NotFound, "no such path; see /openapi.json") })
     .method_not_allowed_fallback(|| async {
-        Problem::of(ErrorCode::MethodNotAllowed, "the API only reads: use GET")
+        Problem::of(
+            ErrorCode::MethodNotAllowed,
+            "this path does not take this method; most only read: use GET",
+        )
     })
+    .layer(DefaultBodyLimit::max(imports::MAX_FILE))
     .layer(middleware::from_fn_with_state(state.clone(), guard::bound))
     .layer(middleware::from_fn_with_state(
         state.clone(),

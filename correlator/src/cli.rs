@@ -6,6 +6,7 @@
 mod bench;
 mod client;
 mod commands;
+mod graph;
 mod lists;
 mod render;
 mod run;
@@ -40,6 +41,9 @@ enum Command {
     /// Credentials: who holds them, how they were used
     #[command(subcommand)]
     Credential(CredentialCommand),
+    /// What a credential reaches, who depends on it, how it got there
+    #[command(subcommand)]
+    Graph(graph::GraphCommand),
     /// Sensors: what each sees, how far behind it is
     #[command(subcommand)]
     Sensor(SensorCommand),

@@ -9,14 +9,20 @@ use keytrail_join::Settings;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::sources::config::{SourceConfig, SourceError};
+
 /// Prefix of the environment variables; `KEYTRAIL_JOIN__RETENTION_DAYS` is `join.retention_days`.
 const PREFIX: &str = "KEYTRAIL_";
 /// Top-level settings: other `KEYTRAIL_*` variables belong to other programs.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 16] = [
     "data_dir",
     "listen_ingest",
     "listen_api",
+    "listen_push",
+    "push_tls_cert",
+    "push_tls_key",
     "cloudtrail_dir",
+    "source",
     "api_hosts",
     "ingest_names",
     "tenant",
@@ -36,6 +42,12 @@ pub enum ConfigError {
     /// A setting is wrong.
     #[error("configuration: {0}")]
     Wrong(#[from] Box<figment::Error>),
+    /// A source is set up wrongly.
+    #[error("configuration: {0}")]
+    Source(#[from] SourceError),
+    /// Half of a pair is missing.
+    #[error("configuration: push_tls_cert and push_tls_key go together; give both or none")]
+    PushTls,
     /// Retention would lose what the join still needs.
     #[error(
         "configuration: log_days ({log}) is less than join.retention_days ({join}); a restart would forget facts that verdicts need"
@@ -58,7 +70,15 @@ pub struct Config {
     pub listen_ingest: SocketAddr,
     /// Where the API is served; plain HTTP, so keep it on loopback or behind a TLS proxy.
     pub listen_api: SocketAddr,
-    /// The folder that receives CloudTrail files.
+    /// Where records are pushed to (sources with `via = "http"`).
+    pub listen_push: SocketAddr,
+    /// PEM file with that listener's certificate and chain; plain HTTP without.
+    pub push_tls_cert: Option<PathBuf>,
+    /// PEM file with its key.
+    pub push_tls_key: Option<PathBuf>,
+    /// Where cloud-side uses come from.
+    pub source: Vec<SourceConfig>,
+    /// The folder that receives CloudTrail files: short for a source "cloudtrail" of that kind.
     pub cloudtrail_dir: Option<PathBuf>,
     /// Names, besides loopback's, under which the API may be addressed.
     pub api_hosts: Vec<String>,
@@ -84,6 +104,10 @@ impl Default for Config {
             data_dir: PathBuf::from("keytrail-data"),
             listen_ingest: SocketAddr::from(([127, 0, 0, 1], 7443)),
             listen_api: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            listen_push: SocketAddr::from(([127, 0, 0, 1], 7481)),
+            push_tls_cert: None,
+            push_tls_key: None,
+            source: Vec::new(),
             cloudtrail_dir: None,
             api_hosts: Vec::new(),
             ingest_names: Vec::new(),
@@ -142,7 +166,21 @@ impl Config {
                 join: config.join.retention_days,
             });
         }
+        if config.push_tls_cert.is_some() != config.push_tls_key.is_some() {
+            return Err(ConfigError::PushTls);
+        }
+        crate::sources::config::prepare(&config.all_sources())?;
         Ok(config)
+    }
+
+    /// The sources, with the one that `cloudtrail_dir` is short for.
+    #[must_use]
+    pub fn all_sources(&self) -> Vec<SourceConfig> {
+        let short = self.cloudtrail_dir.as_deref().map(SourceConfig::cloudtrail);
+        short
+            .into_iter()
+            .chain(self.source.iter().cloned())
+            .collect()
     }
 }
 
@@ -170,6 +208,26 @@ mod tests {
         assert_eq!(config.log_days, 90);
         assert_eq!(config.join.declared_egress.len(), 1);
         assert_eq!(config.listen_api, Config::default().listen_api);
+    }
+
+    /// The packaged file, and what it shows as defaults once that is no comment any more.
+    #[test]
+    fn the_packaged_settings_are_understood() {
+        let text = include_str!("../../packaging/etc/correlator.toml");
+        let shown: String = text
+            .lines()
+            .map(|line| {
+                line.strip_prefix("# ")
+                    .filter(|l| l.contains(" = ") || l.starts_with('['))
+            })
+            .zip(text.lines())
+            .map(|(shown, line)| format!("{}\n", shown.unwrap_or(line)))
+            .collect();
+        for text in [text, &shown] {
+            let config = load(text).unwrap();
+            assert_eq!(config.listen_api, Config::default().listen_api);
+            assert_eq!(config.join.undecided_hours, 24);
+        }
     }
 
     #[test]

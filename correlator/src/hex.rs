@@ -11,3 +11,19 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
         text
     })
 }
+
+/// 32 bytes from 64 digits of either case.
+#[must_use]
+pub(crate) fn decode_32(text: &str) -> Option<[u8; 32]> {
+    let text = text.as_bytes();
+    if text.len() != 64 {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut out = [0_u8; 32];
+    for (byte, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        *byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?;
+    }
+    Some(out)
+}

@@ -27,6 +27,7 @@ pub use work::UsesBatch;
 
 use crate::clock;
 use crate::counters::Counters;
+use crate::graph::Index;
 use crate::partition::Engine;
 use crate::store::{Store, StoreError};
 use work::Work;
@@ -85,6 +86,8 @@ struct Runner {
     options: Options,
     counters: Arc<Counters>,
     feed: broadcast::Sender<Arc<AlertChange>>,
+    /// The lineage graph, shared with those who ask.
+    index: Arc<Index>,
     /// Inputs that no snapshot covers yet.
     unsaved: u64,
     last_snapshot: Timestamp,
@@ -113,6 +116,7 @@ pub fn start(
     let now = clock::now();
     let reader = store.reader()?;
     let engine = recover::restore(&mut store, &options.settings, now)?;
+    let index = Arc::new(Index::load(&mut store, now)?);
     let (feed, _) = broadcast::channel(FEED);
     let (sender, receiver) = mpsc::channel(QUEUE);
     let runner = Runner {
@@ -121,6 +125,7 @@ pub fn start(
         options,
         counters: Arc::clone(&counters),
         feed: feed.clone(),
+        index: Arc::clone(&index),
         unsaved: 0,
         last_snapshot: now,
         last_upkeep: now,
@@ -132,7 +137,7 @@ pub fn start(
         .spawn(move || runner.run(receiver))
         .map_err(RunnerError::Thread)?;
     Ok(Running {
-        handle: Handle::new(sender, feed, reader, counters),
+        handle: Handle::new(sender, feed, reader, counters, index),
         thread,
     })
 }
@@ -217,6 +222,25 @@ impl Runner {
             }
             Err(error) => tracing::warn!(%error, "retention failed; tried again later"),
         }
+        if let Err(error) = self.prune_graph(now, before) {
+            tracing::warn!(%error, "the graph did not age; tried again later");
+        }
+    }
+
+    /// Edges age with the log that shows them.
+    fn prune_graph(&mut self, now: Timestamp, before: Timestamp) -> Result<(), StoreError> {
+        let staged = self.index.stage_expired(before);
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let batch = self.store.begin(now)?;
+        batch.put_graph(&staged)?;
+        batch.commit()?;
+        self.counters
+            .graph_expired
+            .add(staged.removed().count() as u64);
+        self.index.install(staged);
+        Ok(())
     }
 
     fn save_snapshot(&mut self, now: Timestamp) {

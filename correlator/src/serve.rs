@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::counters::{CounterView, Counters};
 use crate::ingest::{Ingest, IngestConfig, IngestError};
 use crate::runner::{self, Handle, RunnerError, Running};
-use crate::sources::cloudtrail::{self, DeadLetters, Intake, StatusCell};
+use crate::sources::{self, Intake, StartError};
 use crate::store::{Store, StoreError};
 
 /// A join token lasts so long ...
@@ -39,6 +39,9 @@ pub enum ServeError {
     /// Ingest.
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    /// A source.
+    #[error(transparent)]
+    Sources(#[from] StartError),
     /// The API's port.
     #[error("cannot listen for the API on {address}: {source}; choose another --listen-api")]
     Listen {
@@ -67,6 +70,8 @@ pub struct Server {
     pub ingest: SocketAddr,
     /// Where the API is served.
     pub api: SocketAddr,
+    /// Where records are pushed to, when a source is configured so.
+    pub push: Option<SocketAddr>,
     running: Running,
     shared_ingest: SharedIngest,
     tasks: Vec<JoinHandle<()>>,
@@ -90,15 +95,11 @@ impl Server {
         let enrol = config.data_dir.join("enrol");
         write_enrolment(&enrol, &ingest)?;
         let shared_ingest: SharedIngest = Arc::new(Mutex::new(Some(ingest)));
-        let status = StatusCell::default();
+        let sources = sources::start(&config, &handle, &stop).await?;
         let state = ApiState::new(
             handle.clone(),
-            config
-                .cloudtrail_dir
-                .iter()
-                .map(|_| status.clone())
-                .collect(),
-            ingest_counters(Arc::clone(&shared_ingest)),
+            sources.intakes.clone(),
+            more_counters(Arc::clone(&shared_ingest), sources.intakes),
             token,
             api_hosts(&config),
             stop.clone(),
@@ -117,10 +118,11 @@ impl Server {
             tokio::spawn(pulse),
             tokio::spawn(renew_token(enrol, Arc::clone(&shared_ingest), stop.clone())),
         ];
-        tasks.extend(watch_cloudtrail(&config, handle, status, &stop));
+        tasks.extend(sources.tasks);
         Ok(Self {
             ingest: ingest_address,
             api,
+            push: sources.push,
             running,
             shared_ingest,
             tasks,
@@ -256,15 +258,23 @@ async fn renew_token(folder: PathBuf, ingest: SharedIngest, stop: CancellationTo
     }
 }
 
-/// Ingest's own counts as the status page shows them.
-fn ingest_counters(ingest: SharedIngest) -> MoreCounters {
+/// What ingest and the sources count for themselves.
+fn more_counters(ingest: SharedIngest, sources: Vec<Intake>) -> MoreCounters {
     MoreCounters::new(move || {
-        let counts = {
-            let ingest = ingest.lock().unwrap_or_else(PoisonError::into_inner);
-            ingest.as_ref().map(Ingest::counts)
-        };
-        let Some(c) = counts else { return Vec::new() };
-        [
+        let mut all = ingest_counters(&ingest);
+        all.extend(sources.iter().flat_map(Intake::counters));
+        all
+    })
+}
+
+/// Ingest's own counts as the status page shows them.
+fn ingest_counters(ingest: &SharedIngest) -> Vec<CounterView> {
+    let counts = {
+        let ingest = ingest.lock().unwrap_or_else(PoisonError::into_inner);
+        ingest.as_ref().map(Ingest::counts)
+    };
+    let Some(c) = counts else { return Vec::new() };
+    [
             ("sensor_handshakes_failed", c.handshakes_failed, "TLS handshakes that failed: wrong or expired certificate, not TLS, time-out. The log names the peer."),
             ("sensor_streams_refused", c.streams_refused, "Streams refused after the handshake: no certificate, revoked, another tenant, too many."),
             ("sensor_streams_opened", c.streams_opened, "Streams opened by sensors."),
@@ -283,7 +293,6 @@ fn ingest_counters(ingest: SharedIngest) -> MoreCounters {
             meaning: meaning.to_owned(),
         })
         .collect()
-    })
 }
 
 async fn serve_api(
@@ -306,44 +315,4 @@ async fn serve_api(
         }
     });
     Ok((bound, task))
-}
-
-/// Watches the folder; when that fails, says so in the status and tries again.
-fn watch_cloudtrail(
-    config: &Config,
-    handle: Handle,
-    status: StatusCell,
-    stop: &CancellationToken,
-) -> Option<JoinHandle<()>> {
-    let folder = config.cloudtrail_dir.clone()?;
-    let options = cloudtrail::Options {
-        folder,
-        rescan: Duration::from_secs(config.rescan_seconds.max(1)),
-        stuck_after: Duration::from_secs(config.stuck_minutes * 60),
-    };
-    let dead = DeadLetters::new(&config.data_dir.join("dead-letters"));
-    let stop = stop.clone();
-    Some(tokio::spawn(async move {
-        while !stop.is_cancelled() {
-            let intake = Intake::new(handle.clone(), dead.clone());
-            let watching =
-                cloudtrail::watch(options.clone(), intake, status.clone(), stop.clone()).await;
-            if let Err(error) = watching {
-                let said = status.get().problem;
-                if said.as_deref() != Some(&error.to_string()) {
-                    tracing::error!(%error, "no CloudTrail: uses are not seen until this is mended");
-                }
-                status.update(|status| {
-                    status.source = cloudtrail::SOURCE.to_owned();
-                    status.folder = options.folder.display().to_string();
-                    status.watching = false;
-                    status.problem = Some(error.to_string());
-                });
-            }
-            tokio::select! {
-                () = tokio::time::sleep(options.rescan) => {}
-                () = stop.cancelled() => return,
-            }
-        }
-    }))
 }

@@ -1,6 +1,32 @@
 //! Sources: where cloud-side uses come from.
 //!
-//! Architecture invariant (SO-1): only this module knows a vendor's field names; what leaves it is
-//! a [`keytrail_model::consumption::Consumption`].
+//! Here is delivery: [`folder`], [`tail`], [`socket`], [`syslog`], [`push`], [`poll`]. All of them
+//! end in [`intake`], which has the records understood by [`keytrail_sources`] and commits the
+//! uses together with how far their stream is read. [`config`] is what users write.
+//!
+//! Architecture invariants:
+//! - SO-2: a record that cannot be used never stops its neighbours; it is counted and noted.
+//! - SO-3: positions are committed in the transaction of the uses before them: a crash at any
+//!   moment repeats at most what the record ids recognise, and loses nothing that the sender or
+//!   the medium still has.
 
-pub mod cloudtrail;
+pub mod config;
+pub mod dead_letter;
+pub mod folder;
+mod frames;
+mod input;
+pub mod intake;
+pub mod poll;
+pub mod push;
+pub mod socket;
+pub mod start;
+pub mod status;
+mod stream;
+pub mod syslog;
+pub mod tail;
+pub mod tally;
+pub mod tls;
+
+pub use intake::Intake;
+pub use start::{StartError, Started, start};
+pub use status::SourceStatus;

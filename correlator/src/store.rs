@@ -2,9 +2,11 @@
 //!
 //! What is kept, and what it is for:
 //! - `log`: every input of the join in arrival order, as compressed blocks of JSON lines. **The log
-//!   is the truth**; everything else can be derived from it.
-//! - `positions`, `records`, `files`: what has been taken in already, so that a replay changes nothing.
+//!   is the truth**; everything else but `documents` and `cursors` can be derived from it.
+//! - `positions`, `records`, `files`, `cursors`: what has been taken in already, so that a replay changes nothing.
 //! - `alerts`, `uses`, `hosts`, `gaps`: what the API serves.
+//! - `graph_nodes`, `graph_edges`: the lineage graph, up to the log offset `graph_offset` in `meta`.
+//! - `documents`: what people imported or a directory provisioned; not derived from the log.
 //! - `snapshot`: the operator's state at one log offset, so that a restart replays only the tail.
 //!
 //! Architecture invariants:
@@ -16,7 +18,10 @@
 
 mod alerts;
 mod batch;
+mod cursors;
+mod documents;
 mod files;
+mod graph;
 mod hosts;
 mod log;
 mod reader;
@@ -32,6 +37,8 @@ use thiserror::Error;
 
 pub use alerts::{AlertFilter, AlertPage, StoredAlert};
 pub use batch::Batch;
+pub use cursors::Cursor;
+pub use documents::{Collection, Document};
 pub use files::{FileMark, KnownFile};
 pub use hosts::SensorRow;
 pub use reader::{Reader, Totals};
@@ -74,7 +81,7 @@ pub enum StoreError {
     /// SQLite says the file is damaged, or it is no database.
     #[error(
         "{path} is damaged ({detail}): move it away together with its -wal and -shm files and \
-         restart; sensors send again what was not acknowledged, put CloudTrail files back to read them again"
+         restart; sensors send again what was not acknowledged, deliver log files again to have them read"
     )]
     Damaged {
         /// The database.

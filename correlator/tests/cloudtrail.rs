@@ -13,7 +13,6 @@
 
 mod common;
 
-use std::path::Path;
 use std::time::Duration;
 
 use common::{Rig, file, gzip, minutes_ago, record};
@@ -258,58 +257,6 @@ async fn deep_folders_and_files_from_before_the_start_are_found_and_read_once() 
         assert_eq!(rig.counter(counter).await, 0, "{counter}");
     }
     rig.server.stop().await;
-}
-
-/// Every record of the corpora is parsed or refused with a reason.
-#[test]
-fn corpora() {
-    use correlator::sources::cloudtrail::{Cut, Parsed, Records, parse_record};
-    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpora");
-    if !corpora.is_dir() {
-        println!("SKIPPED corpora: no folder ../shared/corpora beside the repository");
-        return;
-    }
-    let mut files = vec![
-        corpora.join("invictus/cloudtrail.ndjson.gz"),
-        corpora.join("panther/aws_cloudtrail.ndjson"),
-    ];
-    let stratus = std::fs::read_dir(corpora.join("stratus")).unwrap();
-    files.extend(
-        stratus
-            .map(|e| e.unwrap().path())
-            .filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("aws.")),
-    );
-    let (mut records, mut uses, mut keyless) = (0, 0, 0);
-    let mut refused = std::collections::BTreeMap::new();
-    for path in files {
-        let mut bytes = std::fs::read(&path).unwrap();
-        if path.extension().is_some_and(|e| e == "gz") {
-            let mut plain = Vec::new();
-            let mut decoder = flate2::bufread::MultiGzDecoder::new(bytes.as_slice());
-            std::io::Read::read_to_end(&mut decoder, &mut plain).unwrap();
-            bytes = plain;
-        }
-        let mut cutter = Records::new(bytes.as_slice());
-        while let Some(cut) = cutter.next_record().unwrap() {
-            let Cut::Record(record) = cut else {
-                panic!("{}: {cut:?}", path.display())
-            };
-            let value: Value = serde_json::from_slice(record).unwrap();
-            let inner = value.get("record").unwrap_or(&value).to_string();
-            records += 1;
-            match parse_record(inner.as_bytes()) {
-                Ok(Parsed::Use { .. }) => uses += 1,
-                Ok(Parsed::NoCredential) => keyless += 1,
-                Err(why) => *refused.entry(why.as_str()).or_insert(0) += 1,
-            }
-        }
-    }
-    let sum: i32 = refused.values().sum();
-    println!(
-        "corpora: {records} records, {uses} uses, {keyless} without a key, refused {refused:?}"
-    );
-    assert_eq!(records, uses + keyless + sum);
-    assert!(records > 3000 && uses > 3000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,21 +5,46 @@
 
 use std::collections::BTreeSet;
 
-use keytrail_model::alert::{Alert, ExposureEvidence, ProposedAction, Verdict};
+use keytrail_model::alert::{Alert, EgressEvidence, ExposureEvidence, ProposedAction, Verdict};
 use keytrail_model::credential::{CredentialId, CredentialKind};
-use keytrail_model::fact::ExposureSource;
-use keytrail_model::process::UnitKind;
+use keytrail_model::fact::{ExposureSource, NameSource};
+use keytrail_model::process::{Actor, UnitKind};
 use keytrail_model::text::shown;
 
+use crate::lifecycle;
+
 /// Proposed steps for `alert`, whose credential minted `children`.
-pub(crate) fn actions(alert: &Alert, children: &BTreeSet<CredentialId>) -> Vec<ProposedAction> {
+/// `edges` are the daemons that the responsible unit asked to act for it, and through what.
+pub(crate) fn actions(
+    alert: &Alert,
+    children: &BTreeSet<CredentialId>,
+    edges: &[(String, String)],
+) -> Vec<ProposedAction> {
     let mut actions = Vec::new();
-    if matches!(alert.verdict, Verdict::Closed | Verdict::BlindSpot) {
+    if matches!(
+        alert.verdict,
+        Verdict::Closed | Verdict::BlindSpot | Verdict::Posture
+    ) {
+        return actions;
+    }
+    let has = |code: &str| alert.reasons.iter().any(|reason| reason.code == code);
+    if alert.verdict == Verdict::ExposedServer {
+        actions.extend(alert.exposure.iter().map(|e| close_server(&e.actor)));
         return actions;
     }
     if let Some(exposure) = &alert.exposure {
         actions.push(isolate(exposure));
         actions.extend(remove(exposure));
+        if exposure.unexpected_reader {
+            actions.push(persistence(edges));
+        }
+    }
+    if has("agent-config-changed") {
+        actions.push(ProposedAction {
+            what: "Take the change back out of the agent's configuration".to_owned(),
+            how: None,
+            risk: None,
+        });
     }
     if alert.verdict == Verdict::Suspected {
         actions.push(ProposedAction {
@@ -46,13 +71,52 @@ pub(crate) fn actions(alert: &Alert, children: &BTreeSet<CredentialId>) -> Vec<P
     actions
 }
 
-fn isolate(exposure: &ExposureEvidence) -> ProposedAction {
-    let actor = &exposure.actor;
+/// Proposed steps for an alert about a host itself.
+pub(crate) fn for_subject(alert: &Alert, actor: Option<&Actor>) -> Vec<ProposedAction> {
+    if alert.verdict == Verdict::Closed {
+        return Vec::new();
+    }
+    let Some(actor) = actor else {
+        return vec![ProposedAction {
+            what: "Find out who did this and whether it was wanted".to_owned(),
+            how: None,
+            risk: None,
+        }];
+    };
+    if alert.verdict == Verdict::ExposedServer {
+        return vec![close_server(actor)];
+    }
+    let mut actions = vec![stop(actor)];
+    actions.push(ProposedAction {
+        what: "Take the change back out of the agent's configuration".to_owned(),
+        how: None,
+        risk: None,
+    });
+    actions
+}
+
+fn close_server(actor: &Actor) -> ProposedAction {
     ProposedAction {
         what: format!(
-            "Stop {} on {} and keep its files for evidence",
-            shown(&actor.label(), 120),
-            exposure.event.host
+            "Have {} listen on loopback only, or ask its callers for authentication",
+            shown(&actor.label(), 120)
+        ),
+        how: None,
+        risk: Some("callers from elsewhere lose it".to_owned()),
+    }
+}
+
+fn isolate(exposure: &ExposureEvidence) -> ProposedAction {
+    let mut action = stop(&exposure.actor);
+    action.what = format!("{}, on {}", action.what, exposure.event.host);
+    action
+}
+
+fn stop(actor: &Actor) -> ProposedAction {
+    ProposedAction {
+        what: format!(
+            "Stop {} and keep its files for evidence",
+            shown(&actor.label(), 120)
         ),
         how: Some(format!(
             "kill -STOP {} (and its descendants)",
@@ -88,6 +152,21 @@ fn remove(exposure: &ExposureEvidence) -> Option<ProposedAction> {
         how,
         risk: None,
     })
+}
+
+/// What was left behind to start again, or to take revenge.
+fn persistence(edges: &[(String, String)]) -> ProposedAction {
+    let known: Vec<String> = edges
+        .iter()
+        .map(|(daemon, through)| format!("{} ({})", shown(daemon, 40), shown(through, 160)))
+        .collect();
+    let what = "Remove its persistence before anything is revoked: user units, timers and cron, \
+                start-up files of shells, hooks and tasks of agents and editors";
+    ProposedAction {
+        what: what.to_owned(),
+        how: (!known.is_empty()).then(|| format!("it asked {}: begin there", known.join(", "))),
+        risk: None,
+    }
 }
 
 fn revoke(credential: &CredentialId) -> ProposedAction {
@@ -177,29 +256,75 @@ fn revoke(credential: &CredentialId) -> ProposedAction {
     }
 }
 
-/// MITRE ATT&CK technique ids that the evidence shows.
+/// Techniques that the evidence shows: MITRE ATT&CK, then ATLAS.
+/// Source: attack.mitre.org (v17) and atlas.mitre.org (v5), by name.
 pub(crate) fn techniques(alert: &Alert) -> Vec<String> {
-    let mut ids = Vec::new();
+    let mut ids: BTreeSet<&str> = BTreeSet::new();
     if let Some(exposure) = &alert.exposure {
-        ids.push(match exposure.source {
-            // Unsecured Credentials: Credentials In Files / Unsecured Credentials.
-            ExposureSource::File { .. } => "T1552.001",
-            ExposureSource::Environment { .. } => "T1552",
-            // Credentials from Password Stores.
-            ExposureSource::Socket { .. } => "T1555",
-            // Unsecured Credentials: Cloud Instance Metadata API.
-            ExposureSource::Metadata { .. } => "T1552.005",
-            // OS Credential Dumping: Proc Filesystem.
-            ExposureSource::Process { .. } => "T1003.007",
-        });
+        exposed(exposure, &mut ids);
     }
     if !alert.egress.is_empty() {
-        // Exfiltration Over Web Service.
-        ids.push("T1567");
+        // Exfiltration Over Web Service; Exfiltration via Cyber Means.
+        ids.extend(["T1567", "AML.T0025"]);
+        let tunnel =
+            |e: &EgressEvidence| e.name_source == Some(NameSource::Dns) && e.remote.port() == 53;
+        if alert.egress.iter().any(tunnel) {
+            // Exfiltration Over Alternative Protocol; Application Layer Protocol: DNS.
+            ids.extend(["T1048", "T1071.004"]);
+        }
     }
-    if alert.unexplained_total > 0 {
-        // Valid Accounts: Cloud Accounts.
-        ids.push("T1078.004");
+    if alert.unexplained_total > 0 || !alert.misuse.is_empty() {
+        // Valid Accounts: Cloud Accounts; Valid Accounts.
+        ids.extend(["T1078.004", "AML.T0012"]);
     }
-    ids.into_iter().map(str::to_owned).collect()
+    for reason in &alert.reasons {
+        ids.extend(of_reason(&reason.code));
+    }
+    let (atlas, attack): (Vec<&str>, Vec<&str>) =
+        ids.into_iter().partition(|id| id.starts_with("AML."));
+    attack.into_iter().chain(atlas).map(str::to_owned).collect()
+}
+
+fn exposed(exposure: &ExposureEvidence, ids: &mut BTreeSet<&'static str>) {
+    ids.insert(match exposure.source {
+        // Unsecured Credentials: Credentials In Files / Unsecured Credentials.
+        ExposureSource::File { .. } => "T1552.001",
+        ExposureSource::Environment { .. } => "T1552",
+        // Credentials from Password Stores.
+        ExposureSource::Socket { .. } => "T1555",
+        // Unsecured Credentials: Cloud Instance Metadata API.
+        ExposureSource::Metadata { .. } => "T1552.005",
+        // OS Credential Dumping: Proc Filesystem.
+        ExposureSource::Process { .. } => "T1003.007",
+    });
+    if exposure.actor.agent.is_some() {
+        // Unsecured Credentials.
+        ids.insert("AML.T0055");
+    }
+    if exposure.actor.unit_kind == UnitKind::McpServer {
+        // AI Agent Tool Credential Harvesting; AI Supply Chain Compromise.
+        ids.extend(["AML.T0098", "AML.T0010"]);
+    }
+    if lifecycle::of(&exposure.actor).is_some() {
+        // Supply Chain Compromise: Compromise Software Dependencies and Development Tools.
+        ids.insert("T1195.001");
+    }
+}
+
+fn of_reason(code: &str) -> &'static [&'static str] {
+    match code {
+        // Credentials from Password Stores: Cloud Secrets Management Stores.
+        "mass-secret-read" | "new-secret" => &["T1555.006"],
+        // Modify AI Agent Configuration; Supply Chain Compromise.
+        "agent-config-changed" => &["AML.T0081", "T1195"],
+        // Rootkit.
+        "bpf-loaded" => &["T1014"],
+        // Impair Defenses: Disable or Modify Tools.
+        "sensor-tampered" => &["T1562.001"],
+        // Exploit Public-Facing Application; AI Agent Tool Invocation.
+        "called-from-outside" | "listens-beyond-loopback" => &["T1190", "AML.T0053"],
+        "used-after-revocation" | "outside-envelope" => &["T1078.004"],
+        "install-script-use" => &["T1195.001", "T1567.001"],
+        _ => &[],
+    }
 }

@@ -10,6 +10,9 @@ use keytrail_model::fact::{Exposure, ExposureSource};
 use keytrail_model::ids::{EventRef, HostId, RecordId};
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::behaviour::Observation;
+use crate::baseline::learner::Learner;
+use crate::baseline::score::Deviation;
 use crate::descent::{Edge, MAX_CHILDREN, MAX_PARENTS};
 use crate::host::{Span, UnitKey};
 use crate::input::UseState;
@@ -98,6 +101,16 @@ pub(crate) struct Credential {
     pub(crate) troubled: BTreeSet<CredentialId>,
     /// The credential whose alert carries the uses of this one, when it is another.
     pub(crate) answers_to: Option<CredentialId>,
+    /// What is usual with this credential and its descendants; boxed, because most credentials are
+    /// never used where a sensor sees it.
+    pub(crate) learner: Option<Box<Learner>>,
+    /// The credential whose learner has the uses of this one.
+    pub(crate) learned_by: Option<CredentialId>,
+    /// Uses outside the envelope of their principal, and what is outside about them.
+    #[serde(with = "pairs")]
+    pub(crate) outside: BTreeMap<UseKey, String>,
+    /// Records that revoked it.
+    pub(crate) revoked: BTreeSet<UseKey>,
     /// Under which time it is listed among the unwatched.
     pub(crate) listed: Option<Timestamp>,
     /// Totals of the uses that are kept.
@@ -213,6 +226,24 @@ impl Credential {
         }
     }
 
+    /// Uses out of the ordinary.
+    pub(crate) fn deviations(&self) -> impl DoubleEndedIterator<Item = (&UseKey, &Deviation)> {
+        self.learner.iter().flat_map(|learner| learner.deviations())
+    }
+
+    /// Has the baseline learn from a use, or forget it.
+    pub(crate) fn learn(&mut self, key: &UseKey, seen: Option<Observation>) {
+        match (seen, &mut self.learner) {
+            (Some(seen), learner) => {
+                learner.get_or_insert_default().put(key, seen);
+            }
+            (None, Some(learner)) => {
+                learner.take(key);
+            }
+            (None, None) => {}
+        }
+    }
+
     /// Adds a use of which nothing is thought yet.
     pub(crate) fn add_use(&mut self, usage: &Consumption) {
         let state = UseState::Unwatched;
@@ -276,6 +307,7 @@ impl Credential {
     fn forget(&mut self, key: &UseKey) {
         if let Some(gone) = self.uses.remove(key) {
             self.open.remove(key);
+            self.outside.remove(key);
             self.kept.count(&gone.state, false);
             self.forgotten.count(&gone.state, true);
         }
@@ -294,6 +326,7 @@ impl Credential {
             holdings.retain(|(_, holding)| holding.span.last >= horizon);
         }
         self.holders.retain(|_, holdings| !holdings.is_empty());
+        self.revoked.retain(|(time, _)| *time >= horizon);
         self.holders.is_empty() && self.uses.is_empty()
     }
 

@@ -7,6 +7,7 @@ use keytrail_model::affinity;
 use keytrail_model::alert::AddressMatch;
 use keytrail_model::consumption::{Caller, Consumption};
 use keytrail_model::coverage::CoverageState;
+use keytrail_model::credential::CredentialId;
 use keytrail_model::ids::{EventRef, HostId};
 use keytrail_model::text::shown;
 
@@ -117,6 +118,12 @@ pub(crate) fn sightings(settings: &Settings, host: &Host, usage: &Consumption) -
         .collect()
 }
 
+/// By what a host is asked: since when it holds the credential, and what that descends from.
+struct Claim<'a> {
+    since: Timestamp,
+    line: &'a [CredentialId],
+}
+
 /// What one holder has to say.
 enum Answer {
     Explains {
@@ -181,7 +188,11 @@ pub(crate) fn decide(
     let weak = standing.weak.iter().map(|(id, since)| (id, since, false));
     for (id, since, strong) in strong.chain(weak) {
         let Some(host) = hosts.get(id) else { continue };
-        match ask(settings, id, host, *since, usage) {
+        let claim = Claim {
+            since: *since,
+            line: &standing.line,
+        };
+        match ask(settings, id, host, &claim, usage) {
             Answer::Explains {
                 address,
                 connection,
@@ -240,7 +251,7 @@ fn ask(
     settings: &Settings,
     id: &HostId,
     host: &Host,
-    since: Timestamp,
+    claim: &Claim<'_>,
     usage: &Consumption,
 ) -> Answer {
     let mut foreign = None;
@@ -297,19 +308,21 @@ fn ask(
             },
         };
     }
-    refuse(id, host, since, usage, foreign.as_ref())
+    refuse(settings, id, host, claim, usage, foreign.as_ref())
 }
 
 /// No connection fits: says whether that is certain.
 fn refuse(
+    settings: &Settings,
     id: &HostId,
     host: &Host,
-    since: Timestamp,
+    claim: &Claim<'_>,
     usage: &Consumption,
     foreign: Option<&Candidate<'_>>,
 ) -> Answer {
     let window = Window::of(usage, host);
     // A host that came to hold the credential only after the use has no say in it.
+    let since = claim.since;
     let since = since.checked_sub(EXPOSURE_SKEW).unwrap_or(since);
     if since > window.to {
         return Answer::No(format!(
@@ -343,6 +356,17 @@ fn refuse(
     }
     if let Some(missing) = blinding_row(host) {
         return Answer::Waiting(format!("{id}: this kernel does not show {missing}"));
+    }
+    if let Caller::Address { address } = usage.caller
+        && host.is_own_address(settings, address, usage.time)
+        && let Some((daemon, through)) = host.units.asked_before(claim.line, window.to)
+    {
+        return Answer::Waiting(format!(
+            "{id}: the use came from its own address, and a holder had asked {} through {} to act \
+             for it, which is not seen",
+            shown(daemon, 40),
+            shown(through, 120)
+        ));
     }
     let target = usage.server_name.as_deref().unwrap_or(&usage.service);
     let target = shown(target, 120);

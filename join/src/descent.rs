@@ -61,6 +61,8 @@ pub(crate) struct Standing {
     pub(crate) stolen: Option<Theft>,
     /// It was minted by a use that is not judged yet.
     pub(crate) waiting: Option<RecordId>,
+    /// The credential itself and what it descends from.
+    pub(crate) line: Vec<CredentialId>,
 }
 
 impl Standing {
@@ -153,7 +155,11 @@ pub(crate) fn reach(credentials: &Credentials, id: &CredentialId) -> BTreeSet<Ho
 
 /// Who holds `id`.
 pub(crate) fn standing(credentials: &Credentials, id: &CredentialId) -> Standing {
-    let mut standing = Standing::default();
+    let line = std::iter::once(id).chain(ancestors(credentials, id));
+    let mut standing = Standing {
+        line: line.cloned().collect(),
+        ..Standing::default()
+    };
     collect(credentials, id, MAX_DEPTH, &mut standing);
     standing
 }

@@ -24,7 +24,7 @@ pub(crate) const NEAR: SignedDuration = SignedDuration::from_mins(30);
 /// A pooled connection is believed to keep the address last sighted within this time.
 pub(crate) const POOLED: SignedDuration = SignedDuration::from_hours(24);
 /// How long the address of the sensor's own stream is believed on either side of being seen.
-const STREAM: SignedDuration = SignedDuration::from_mins(30);
+pub(crate) const STREAM: SignedDuration = SignedDuration::from_mins(30);
 /// Most sightings kept per host.
 const MAX_SIGHTINGS: usize = 4_096;
 
@@ -181,6 +181,29 @@ impl Host {
                 (pool(last.outside) == pool(outside)).then_some(AddressMatch::Learned)
             }
         }
+    }
+
+    /// True when `outside` was one of this host's outside addresses around `time`, whichever
+    /// connection showed it.
+    pub(crate) fn is_own_address(
+        &self,
+        settings: &Settings,
+        outside: IpAddr,
+        time: Timestamp,
+    ) -> bool {
+        let near = |at: Timestamp| {
+            let since = time.duration_since(at);
+            -NEAR <= since && since <= POOLED
+        };
+        settings.is_declared(outside)
+            || self.seen_from.iter().any(|(address, span)| {
+                pool(*address) == pool(outside) && within(time, span.first, span.last, POOLED)
+            })
+            || self
+                .sightings
+                .iter()
+                .any(|s| near(s.time) && pool(s.outside) == pool(outside))
+            || self.has_local(outside, time)
     }
 
     /// Every outside address this host is known by, for people.

@@ -7,20 +7,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::{SignedDuration, Timestamp};
+use keytrail_model::alert::Alert;
 use keytrail_model::coverage::Coverage;
 use keytrail_model::credential::CredentialId;
-use keytrail_model::fact::{Exposure, Gap, GapKind, NameSource, Transport, Watermark};
+use keytrail_model::fact::{
+    ConfigChanged, Exposure, Gap, GapKind, NameSource, TamperKind, Tampering, Transport, Watermark,
+};
 use keytrail_model::ids::{BootId, ConnectionId, EventRef, ProcessKey};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::index::{Lifetime, OpenAt};
 use self::unit::{Unit, Units};
-use crate::egress::Sighting;
+use crate::egress::{POOLED, STREAM, Sighting};
 use crate::pairs;
 
 /// Most connections kept per host; older ones are forgotten first and the horizon is remembered.
 pub(crate) const MAX_CONNECTIONS: usize = 65_536;
+/// How long a local address is believed to be the host's own after a connection from it.
+const LOCAL_REACH: SignedDuration = SignedDuration::from_hours(1);
+/// Most changes of configurations kept per host.
+const MAX_CONFIG: usize = 256;
+/// Most signs of tampering kept per host.
+const MAX_TAMPERING: usize = 64;
 /// Most gaps kept per host.
 const MAX_GAPS: usize = 1_024;
 /// Error added to every measured clock error: scheduling, rounding of a record's time.
@@ -93,8 +102,9 @@ pub(crate) struct Host {
     #[serde(with = "pairs")]
     connections: BTreeMap<ConnKey, Connection>,
     open_at: OpenAt,
+    /// Connections of each unit by name (unknown: empty), in order of opening.
     #[serde(with = "pairs")]
-    by_unit: BTreeMap<UnitKey, BTreeSet<(Timestamp, ConnKey)>>,
+    by_unit: BTreeMap<UnitKey, BTreeMap<String, BTreeSet<(Timestamp, ConnKey)>>>,
     by_time: BTreeSet<(Timestamp, ConnKey)>,
     /// Connections that opened before this may have been forgotten.
     pub(crate) forgotten_before: Option<Timestamp>,
@@ -108,6 +118,15 @@ pub(crate) struct Host {
     waiting: BTreeSet<CredentialId>,
     /// Units that did something of note.
     pub(crate) units: Units,
+    /// Signs that the sensor was tampered with: the first ones.
+    #[serde(with = "pairs")]
+    pub(crate) tampering: BTreeMap<(Timestamp, EventRef), (TamperKind, String)>,
+    /// Changes of what agents start or trust: the first ones.
+    #[serde(with = "pairs")]
+    pub(crate) config: BTreeMap<(Timestamp, EventRef), Box<ConfigChanged>>,
+    /// Alerts about the host itself, as last told, by their subject.
+    #[serde(with = "pairs")]
+    pub(crate) alerts: BTreeMap<CredentialId, Box<Alert>>,
 }
 
 /// A stretch of time.
@@ -155,17 +174,40 @@ impl Host {
             self.clock_error_ms = watermark.clock_error_ms;
         }
         let reached = self.corrected(watermark.time);
-        if let Some(address) = watermark.seen_from {
-            self.seen_from
-                .entry(address)
-                .and_modify(|span| span.include(reached))
-                .or_insert_with(|| Span::at(reached));
-        }
         let moved = self.watermark.is_none_or(|seen| reached > seen);
         if moved {
             self.watermark = Some(reached);
         }
         moved
+    }
+
+    /// Notes from where the correlator saw this host at `reached`. Returns the stretches of time for
+    /// which more is believed of that address than before.
+    pub(crate) fn seen_at(
+        &mut self,
+        address: IpAddr,
+        reached: Timestamp,
+    ) -> Vec<(Timestamp, Timestamp)> {
+        let before = self.seen_from.get(&address).copied();
+        let now = self.seen_from.entry(address).or_insert(Span::at(reached));
+        now.include(reached);
+        let earlier = |time: Timestamp, by: SignedDuration| time.checked_sub(by).unwrap_or(time);
+        let later = |time: Timestamp, by: SignedDuration| time.checked_add(by).unwrap_or(time);
+        match before {
+            None => vec![(earlier(now.first, POOLED), later(now.last, POOLED))],
+            Some(before) if before == *now => Vec::new(),
+            // Belief reaches so far on either side of the span; only what it newly reaches counts.
+            Some(before) => [STREAM, POOLED]
+                .into_iter()
+                .flat_map(|by| {
+                    [
+                        (earlier(now.first, by), earlier(before.first, by)),
+                        (later(before.last, by), later(now.last, by)),
+                    ]
+                })
+                .filter(|(from, to)| from < to)
+                .collect(),
+        }
     }
 
     pub(crate) fn cover(&mut self, time: Timestamp, coverage: &Coverage) {
@@ -205,14 +247,13 @@ impl Host {
 
     /// Notes that a connection opened.
     pub(crate) fn open(&mut self, key: ConnKey, opened: Opened) {
-        let (time, unit) = (opened.time, opened.unit);
+        let time = opened.time;
         let connection = self.connections.entry(key).or_default();
         if connection.opened.is_some() {
             return;
         }
         connection.opened = Some(opened);
         self.list(key, true);
-        self.by_unit.entry(unit).or_default().insert((time, key));
         self.by_time.insert((time, key));
         while self.by_time.len() > MAX_CONNECTIONS {
             self.forget_oldest();
@@ -261,10 +302,24 @@ impl Host {
             closed: connection.closed.map(|closed| closed.time),
         };
         let name = connection.name.as_deref().unwrap_or_default();
+        let names = self.by_unit.entry(opened.unit).or_default();
         if on {
             self.open_at.insert(key, name, life);
-        } else {
-            self.open_at.remove(key, name, life);
+            names
+                .entry(name.to_owned())
+                .or_default()
+                .insert((opened.time, key));
+            return;
+        }
+        self.open_at.remove(key, name, life);
+        if let Some(keys) = names.get_mut(name) {
+            keys.remove(&(opened.time, key));
+            if keys.is_empty() {
+                names.remove(name);
+            }
+        }
+        if names.is_empty() {
+            self.by_unit.remove(&opened.unit);
         }
     }
 
@@ -302,13 +357,82 @@ impl Host {
             .collect()
     }
 
-    /// Connections of one unit, in order of opening.
-    pub(crate) fn of_unit(&self, unit: UnitKey) -> impl Iterator<Item = &Connection> {
-        self.by_unit
-            .get(&unit)
+    /// Connections of one unit whose name (`None`: unknown) `fits`: of each name the first ones,
+    /// in order of opening.
+    pub(crate) fn of_unit(
+        &self,
+        unit: UnitKey,
+        fits: impl Fn(Option<&str>) -> bool,
+        leaves: impl Fn(&Connection) -> bool,
+        most: usize,
+    ) -> Vec<&Connection> {
+        let mut found: Vec<(Timestamp, ConnKey, &Connection)> = Vec::new();
+        let names = self.by_unit.get(&unit).into_iter().flatten();
+        for (_, keys) in names.filter(|(name, _)| fits((!name.is_empty()).then_some(name.as_str())))
+        {
+            let all = keys
+                .iter()
+                .filter_map(|(time, key)| Some((*time, *key, self.connections.get(key)?)));
+            found.extend(all.filter(|(.., connection)| leaves(connection)).take(most));
+        }
+        found.sort_by_key(|(time, key, _)| (*time, *key));
+        found.truncate(most);
+        found
             .into_iter()
-            .flatten()
+            .map(|(.., connection)| connection)
+            .collect()
+    }
+
+    /// True when a connection around `time` had this local address.
+    pub(crate) fn has_local(&self, address: IpAddr, time: Timestamp) -> bool {
+        let from = time.checked_sub(LOCAL_REACH).unwrap_or(time);
+        self.by_time
+            .range((from, ConnKey::FIRST)..)
+            .take_while(|(opened, _)| *opened <= time)
             .filter_map(|(_, key)| self.connections.get(key))
+            .filter_map(|connection| connection.opened.as_ref())
+            .any(|opened| opened.local.ip() == address)
+    }
+
+    /// Notes a sign that the sensor was tampered with.
+    pub(crate) fn tamper(&mut self, event: &EventRef, tampering: &Tampering, time: Timestamp) {
+        let entry = (tampering.what, tampering.detail.clone());
+        self.tampering.insert((time, event.clone()), entry);
+        while self.tampering.len() > MAX_TAMPERING {
+            self.tampering.pop_last();
+        }
+    }
+
+    /// True when something here talks over a socket that cannot be seen into.
+    pub(crate) fn made_opaque_socket(&self) -> bool {
+        let opaque = |(what, _): &(TamperKind, String)| *what == TamperKind::OpaqueSocket;
+        self.tampering.values().any(opaque)
+    }
+
+    /// Notes a change of what agents start or trust.
+    pub(crate) fn configure(&mut self, event: &EventRef, change: &ConfigChanged, time: Timestamp) {
+        self.config
+            .insert((time, event.clone()), Box::new(change.clone()));
+        while self.config.len() > MAX_CONFIG {
+            self.config.pop_last();
+        }
+    }
+
+    /// True when there is nothing to say about the host itself.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.config.is_empty()
+            && self.tampering.is_empty()
+            && self.alerts.is_empty()
+            && !self.units.any_listening()
+    }
+
+    /// When a unit first connected.
+    pub(crate) fn first_connection(&self, unit: UnitKey) -> Option<Timestamp> {
+        let names = self.by_unit.get(&unit)?.values();
+        names
+            .filter_map(|keys| keys.first())
+            .map(|(time, _)| *time)
+            .min()
     }
 
     /// Notes a use that connections of this host may account for.
@@ -345,15 +469,16 @@ impl Host {
     }
 
     /// Notes that a unit came to hold a credential.
+    /// True when it says another thing about who the unit is, or what it may do.
     pub(crate) fn hold(
         &mut self,
         unit: UnitKey,
         event: &EventRef,
         exposure: &Exposure,
         at: Timestamp,
-    ) {
+    ) -> bool {
         self.holds.insert(exposure.credential.clone());
-        self.units.entry(unit, at).hold(event, exposure, at);
+        self.units.entry(unit, at).hold(event, exposure, at)
     }
 
     /// Credentials in the hands of one unit.
@@ -376,6 +501,8 @@ impl Host {
             self.remove(time, key);
         }
         self.gaps.retain(|gap| gap.to >= horizon);
+        self.tampering.retain(|(time, _), _| *time >= horizon);
+        self.config.retain(|(time, _), _| *time >= horizon);
         self.sightings.retain(|sighting| sighting.time >= horizon);
         self.seen_from.retain(|_, span| span.last >= horizon);
         self.units.forget_before(horizon);
@@ -392,22 +519,6 @@ impl Host {
     fn remove(&mut self, time: Timestamp, key: ConnKey) {
         self.list(key, false);
         self.by_time.remove(&(time, key));
-        if let Some(opened) = self.connections.remove(&key).and_then(|c| c.opened) {
-            discard(&mut self.by_unit, &opened.unit, (time, key));
-        }
-    }
-}
-
-/// Removes one entry of an index, and the list with its last entry.
-fn discard<K: Ord>(
-    index: &mut BTreeMap<K, BTreeSet<(Timestamp, ConnKey)>>,
-    at: &K,
-    entry: (Timestamp, ConnKey),
-) {
-    if let Some(entries) = index.get_mut(at) {
-        entries.remove(&entry);
-        if entries.is_empty() {
-            index.remove(at);
-        }
+        self.connections.remove(&key);
     }
 }

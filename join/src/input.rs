@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 /// The closed set of inputs, as they are recorded and replayed (one JSON object a line).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "input", rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "inputs are taken one by one; a box for each use would cost more than it saves"
+)]
 pub enum Input {
     /// A fact from a host.
     Host(HostEvent),

@@ -1,7 +1,7 @@
 //! One input: what it adds to the state, and what must be looked at again because of it.
 
 use jiff::{SignedDuration, Timestamp};
-use keytrail_model::consumption::Consumption;
+use keytrail_model::consumption::{Consumption, Outcome};
 use keytrail_model::credential::CredentialId;
 use keytrail_model::fact::{ConnectionOpened, Exposure, Fact, HostEvent, Watermark};
 use keytrail_model::ids::{BootId, HostId, ProcessKey};
@@ -18,11 +18,14 @@ use crate::{Join, descent, egress};
 /// Most credentials kept that no sensor has ever seen. Beyond it, the one longest unused goes.
 const MAX_UNWATCHED: usize = 100_000;
 
+/// Most revocations remembered of one credential: the first counts.
+const MAX_REVOCATIONS: usize = 8;
+
 impl Join {
     fn host(&mut self, id: &HostId, time: Timestamp) -> &mut Host {
         if !self.hosts.contains_key(id) {
             let at = time.checked_add(self.retention()).unwrap_or(time);
-            self.timers.age(at, Due::AgeHost(id.clone()));
+            self.timers.set(at, Due::AgeHost(id.clone()));
         }
         self.hosts.entry(id.clone()).or_default()
     }
@@ -32,7 +35,7 @@ impl Join {
         if !self.credentials.contains_key(id) {
             self.credentials.entry(id.clone()).or_default();
             let at = time.checked_add(self.retention()).unwrap_or(time);
-            self.timers.age(at, Due::AgeCredential(id.clone()));
+            self.timers.set(at, Due::AgeCredential(id.clone()));
         }
     }
 
@@ -89,9 +92,10 @@ impl Join {
             }
             Fact::Listening(listening) => {
                 let key = unit(listening.actor.unit);
-                host.units
-                    .entry(key, time)
-                    .listen(&event.id, listening, time);
+                let news = host.units.listen(key, &event.id, listening, time);
+                if news {
+                    self.identified(host_id, key, &mut pending);
+                }
                 self.unit_changed(host_id, key, &mut pending);
             }
             Fact::Accepted(accepted) => {
@@ -103,7 +107,11 @@ impl Join {
             }
             Fact::RequestEdge(edge) => {
                 let key = unit(edge.unit);
-                host.units.entry(key, time).ask(edge, time);
+                host.units.ask(key, edge, time);
+                let from = time.checked_sub(egress::NEAR).unwrap_or(time);
+                for id in host.used_between(from, Timestamp::MAX) {
+                    pending.again(&id, Again::Between(from, Timestamp::MAX));
+                }
                 self.unit_changed(host_id, key, &mut pending);
             }
             Fact::NameLookups(lookups) => {
@@ -113,11 +121,22 @@ impl Join {
                     .look_up(&event.id, lookups, time);
                 self.unit_changed(host_id, key, &mut pending);
             }
+            Fact::Tampering(tampering) => {
+                host.tamper(&event.id, tampering, time);
+                for id in &host.holds {
+                    pending.tell(id);
+                }
+                pending.tell_host(host_id);
+            }
+            Fact::ConfigChanged(change) => {
+                host.configure(&event.id, change, time);
+                for id in &host.holds {
+                    pending.tell(id);
+                }
+                pending.tell_host(host_id);
+            }
             // Lineage travels inside exposures; the store keeps these for people.
-            Fact::ProcessStarted(_)
-            | Fact::ProcessExited(_)
-            | Fact::ConfigChanged(_)
-            | Fact::Tampering(_) => return,
+            Fact::ProcessStarted(_) | Fact::ProcessExited(_) => return,
         }
         self.settle(pending, &cause, effects);
     }
@@ -135,8 +154,12 @@ impl Join {
             boot: event.id.boot,
             root: exposure.actor.unit,
         };
-        self.host(host_id, time)
+        let news = self
+            .host(host_id, time)
             .hold(unit, &event.id, exposure, time);
+        if news {
+            self.identified(host_id, unit, pending);
+        }
         self.know(id, time);
         let Some(state) = self.credentials.get_mut(id) else {
             return;
@@ -144,18 +167,40 @@ impl Join {
         if let Some(listed) = state.listed.take() {
             self.unwatched.remove(&(listed, id.clone()));
         }
+        let before = state.first_exposure_on(host_id);
         state.expose(&event.id, time, unit, exposure);
+        let news = before.is_none_or(|before| time < before);
+        self.unit_changed(host_id, unit, pending);
+        if !news {
+            return;
+        }
         // Uses that came before this host was known to hold the credential have one more holder
         // to ask, and its connections one more use to explain. So have those of its descendants.
         pending.again(id, Again::All);
         for child in descent::descendants(&self.credentials, id) {
             pending.again(&child, Again::All);
         }
-        self.unit_changed(host_id, unit, pending);
+    }
+
+    /// What a unit's connections account for is now somebody's by name.
+    fn identified(&self, host: &HostId, unit: UnitKey, pending: &mut Pending) {
+        let Some(host) = self.hosts.get(host) else {
+            return;
+        };
+        let edges = host.units.get(unit).map(|unit| unit.edges.values());
+        let asked = edges.and_then(|edges| edges.min()).copied();
+        let Some(first) = host.first_connection(unit).into_iter().chain(asked).min() else {
+            return;
+        };
+        let from = first.checked_sub(egress::NEAR).unwrap_or(first);
+        for id in host.used_between(from, Timestamp::MAX) {
+            pending.again(&id, Again::Between(from, Timestamp::MAX));
+        }
     }
 
     /// What a unit did changed: alerts about what it holds may say another thing.
     fn unit_changed(&self, host: &HostId, unit: UnitKey, pending: &mut Pending) {
+        pending.tell_host(host);
         for id in self
             .hosts
             .get(host)
@@ -183,13 +228,12 @@ impl Join {
         let Some(connection) = host.connection(key) else {
             return;
         };
-        let Some(opened) = &connection.opened else {
+        let Some(opened) = connection.opened.as_ref() else {
             return;
         };
         let from = opened.time.checked_sub(egress::NEAR).unwrap_or(opened.time);
-        let to = connection.closed.map_or(Timestamp::MAX, |closed| {
-            closed.time.checked_add(egress::NEAR).unwrap_or(closed.time)
-        });
+        // Even if it closed: until that was known it may have stood for any later use.
+        let to = Timestamp::MAX;
         for id in host.used_between(from, to) {
             pending.again(&id, Again::Between(from, to));
         }
@@ -229,6 +273,7 @@ impl Join {
         let mut pending = Pending::default();
         pending.again(id, Again::Between(usage.time, usage.time));
         self.descend(usage, &mut pending);
+        self.revoke(usage, &mut pending);
         self.list_unwatched(id);
         self.bound_unwatched();
         let cause = Cause {
@@ -283,6 +328,24 @@ impl Join {
         }
     }
 
+    /// Notes that a record revoked a credential.
+    fn revoke(&mut self, usage: &Consumption, pending: &mut Pending) {
+        let Some(revoked) = &usage.revoked else {
+            return;
+        };
+        if usage.outcome != Outcome::Success {
+            return;
+        }
+        self.know(revoked, usage.time);
+        if let Some(state) = self.credentials.get_mut(revoked) {
+            state.revoked.insert((usage.time, usage.id.clone()));
+            while state.revoked.len() > MAX_REVOCATIONS {
+                state.revoked.pop_last();
+            }
+        }
+        pending.tell(revoked);
+    }
+
     /// Lists a credential that no sensor has seen under its last use.
     fn list_unwatched(&mut self, id: &CredentialId) {
         let Some(state) = self.credentials.get_mut(id) else {
@@ -310,13 +373,21 @@ impl Join {
     pub(crate) fn watermark(&mut self, watermark: &Watermark, effects: &mut Vec<Effect>) {
         let host = self.host(&watermark.host, watermark.time);
         let before = host.watermark;
-        if !host.advance(watermark) {
-            return;
+        let moved = host.advance(watermark);
+        let mut pending = Pending::default();
+        if let Some(address) = watermark.seen_from {
+            let reached = host.corrected(watermark.time);
+            for (from, to) in host.seen_at(address, reached) {
+                for id in host.used_between(from, to) {
+                    pending.again(&id, Again::Between(from, to));
+                }
+            }
         }
         let reached = host.watermark;
-        let mut pending = Pending::default();
-        for id in host.take_waiting() {
-            pending.again(&id, Again::Unsettled);
+        if moved {
+            for id in host.take_waiting() {
+                pending.again(&id, Again::Unsettled);
+            }
         }
         // A connection without a name counts once its name can no longer come.
         let from = before.and_then(|t| t.checked_sub(SignedDuration::from_secs(10)).ok());

@@ -23,6 +23,7 @@ mod credential;
 mod decide;
 mod descent;
 mod egress;
+mod envelope;
 mod findings;
 mod host;
 pub mod input;
@@ -33,7 +34,9 @@ mod pairs;
 mod pattern;
 pub mod settings;
 mod settle;
+mod subjects;
 mod suppress;
+mod surroundings;
 mod timers;
 mod verdict;
 mod weigh;
@@ -46,6 +49,7 @@ use keytrail_model::ids::{HostId, RecordId};
 use serde::{Deserialize, Serialize};
 
 use crate::credential::Credential;
+use crate::envelope::Envelopes;
 use crate::host::Host;
 pub use crate::input::{Effect, Input, UseDecision, UseState};
 pub use crate::lineage::{HolderView, Lineage, Totals, UseView};
@@ -64,6 +68,8 @@ pub struct Join {
     unwatched: BTreeSet<(Timestamp, CredentialId)>,
     /// Unwatched credentials dropped for want of room.
     dropped_unwatched: u64,
+    /// Where principals that no sensor sees are used from.
+    envelopes: Envelopes,
     /// What is to be looked at when its time comes.
     timers: Timers,
     /// The latest tick.
@@ -111,7 +117,7 @@ impl Join {
     #[must_use]
     pub fn lineage(&self, credential: &CredentialId) -> Option<Lineage> {
         let state = self.credentials.get(credential)?;
-        Some(lineage::of(credential, state, &self.hosts))
+        Some(lineage::of(&self.settings, credential, state, &self.hosts))
     }
 
     /// Records kept about a use, for tests and tools: what is thought of it now.

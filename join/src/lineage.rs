@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use keytrail_model::alert::Holder;
 use keytrail_model::consumption::Consumption;
 use keytrail_model::credential::CredentialId;
@@ -10,9 +10,14 @@ use keytrail_model::ids::{AlertId, HostId};
 use keytrail_model::process::Actor;
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::behaviour::{Behaviour, List};
+use crate::baseline::profile::AgentKey;
+use crate::baseline::{BaselineView, DeviationView, score};
 use crate::credential::Credential;
+use crate::findings;
 use crate::host::Host;
 use crate::input::UseState;
+use crate::settings::Settings;
 use crate::verdict;
 
 /// Everything known about one credential.
@@ -38,6 +43,15 @@ pub struct Lineage {
     pub totals: Totals,
     /// Alerts about it.
     pub alerts: Vec<AlertId>,
+    /// What is usual for each agent that uses it.
+    #[serde(default)]
+    pub baseline: Vec<BaselineView>,
+    /// Uses out of the ordinary, latest first; at most 64.
+    #[serde(default)]
+    pub deviations: Vec<DeviationView>,
+    /// What could be better about it, in words.
+    #[serde(default)]
+    pub posture: Vec<String>,
 }
 
 /// Uses by state.
@@ -86,7 +100,54 @@ const MAX_SHOWN: usize = 256;
 /// Most actors shown per host.
 const MAX_ACTORS: usize = 16;
 
-pub(crate) fn of(id: &CredentialId, state: &Credential, hosts: &BTreeMap<HostId, Host>) -> Lineage {
+/// Most deviations shown.
+const MAX_DEVIATIONS: usize = 64;
+
+fn baseline(settings: &Settings, state: &Credential) -> Vec<BaselineView> {
+    let names = |list: &List| list.names().take(MAX_SHOWN).cloned().collect();
+    let drift = SignedDuration::from_hours(24 * i64::from(settings.baseline.drift_days));
+    let view = |(who, b): (&AgentKey, &Behaviour)| {
+        let since = b.last.and_then(|last| last.checked_sub(drift).ok());
+        BaselineView {
+            agent: who.clone(),
+            warm: score::is_warm(&settings.baseline, b),
+            hours: b.span_hours(),
+            learned: b.learned,
+            first: b.first,
+            last: b.last,
+            actions: names(&b.calls),
+            regions: names(&b.regions),
+            resources: names(&b.resources),
+            networks: names(&b.networks),
+            recent_percent: since.map_or(0, |since| b.recent_percent(since)),
+        }
+    };
+    let learner = state.learner.iter();
+    let agents = learner.flat_map(|learner| learner.profile().agents());
+    agents.map(view).collect()
+}
+
+fn deviations(state: &Credential) -> Vec<DeviationView> {
+    let mut all: Vec<DeviationView> = state
+        .deviations()
+        .map(|(key, deviation)| DeviationView {
+            record: key.1.to_string(),
+            agent: deviation.who.clone(),
+            score: deviation.score,
+            reasons: deviation.reasons.clone(),
+        })
+        .collect();
+    all.reverse();
+    all.truncate(MAX_DEVIATIONS);
+    all
+}
+
+pub(crate) fn of(
+    settings: &Settings,
+    id: &CredentialId,
+    state: &Credential,
+    hosts: &BTreeMap<HostId, Host>,
+) -> Lineage {
     let holders = verdict::holders(hosts, state)
         .into_iter()
         .map(|holder| {
@@ -126,5 +187,11 @@ pub(crate) fn of(id: &CredentialId, state: &Credential, hosts: &BTreeMap<HostId,
             .collect(),
         totals: state.totals(),
         alerts: state.alert.iter().map(|alert| alert.id).collect(),
+        baseline: baseline(settings, state),
+        deviations: deviations(state),
+        posture: findings::posture(id, state)
+            .map(|finding| finding.reason.text)
+            .into_iter()
+            .collect(),
     }
 }

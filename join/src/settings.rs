@@ -233,8 +233,8 @@ impl Default for BaselineSettings {
         Self {
             warm_hours: 4,
             warm_uses: 20,
-            threshold: 5,
-            mass_secrets: 8,
+            threshold: 6,
+            mass_secrets: 5,
             mass_minutes: 10,
             drift_days: 14,
         }

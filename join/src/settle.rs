@@ -6,13 +6,16 @@ use jiff::{SignedDuration, Timestamp};
 use keytrail_model::credential::CredentialId;
 use keytrail_model::ids::HostId;
 
-use crate::credential::{Again, UseKey};
+use crate::baseline::behaviour::Observation;
+use crate::baseline::profile::AgentKey;
+use crate::credential::{Again, Use, UseKey};
 use crate::decide::Decision;
 use crate::host::Span;
+use crate::host::unit::Unit;
 use crate::input::{Effect, UseDecision, UseState};
 use crate::timers::Due;
 use crate::verdict::{self, Cause};
-use crate::{Join, decide, descent, egress};
+use crate::{Join, decide, descent, egress, lifecycle};
 
 /// Most looks that one input may cause; a graph without cycles needs far fewer.
 const MAX_LOOKS: usize = 100_000;
@@ -22,12 +25,20 @@ const MAX_LOOKS: usize = 100_000;
 pub(crate) struct Pending {
     looks: VecDeque<(CredentialId, Again)>,
     tell: BTreeSet<CredentialId>,
+    hosts: BTreeSet<HostId>,
 }
 
 impl Pending {
     /// Uses of `id` are to be decided anew.
     pub(crate) fn again(&mut self, id: &CredentialId, again: Again) {
         self.looks.push_back((id.clone(), again));
+    }
+
+    /// What is said about a host itself may change.
+    pub(crate) fn tell_host(&mut self, id: &HostId) {
+        if !self.hosts.contains(id) {
+            self.hosts.insert(id.clone());
+        }
     }
 
     /// What is said about `id` may change.
@@ -53,7 +64,14 @@ impl Join {
             self.redecide(&id, again, &mut pending, effects);
         }
         for id in pending.tell {
-            self.tell(&id, cause, effects);
+            if self.tell(&id, cause, effects)
+                && let Some(state) = self.credentials.get(&id)
+            {
+                pending.hosts.extend(state.holders.keys().cloned());
+            }
+        }
+        for id in pending.hosts {
+            self.tell_host(&id, cause, effects);
         }
     }
 
@@ -83,13 +101,85 @@ impl Join {
                 Some((key, decision))
             })
             .collect();
+        let mut keys = Vec::with_capacity(decided.len());
         for (key, decision) in decided {
             self.apply_decision(id, &key, decision, pending, effects);
+            keys.push(key);
+        }
+        self.answer(id, pending);
+        for key in &keys {
+            self.learn(id, key);
+            self.note_place(id, key, pending);
         }
         if let Some(state) = self.credentials.get_mut(id) {
             state.bound();
         }
-        self.answer(id, pending);
+    }
+
+    /// Has the baseline learn from a use, if it is explained, or forget it.
+    fn learn(&mut self, id: &CredentialId, key: &UseKey) {
+        let Some(state) = self.credentials.get(id) else {
+            return;
+        };
+        let Some(u) = state.uses.get(key) else {
+            return;
+        };
+        let owner = state.answers_to.clone().unwrap_or_else(|| id.clone());
+        let seen = self.observe(&owner, u);
+        let moved = state
+            .learned_by
+            .as_ref()
+            .filter(|by| **by != owner)
+            .cloned();
+        if let Some(before) = moved {
+            self.move_lessons(id, &before, &owner);
+        }
+        if let Some(state) = self.credentials.get_mut(id) {
+            state.learned_by = Some(owner.clone());
+        }
+        if let Some(state) = self.credentials.get_mut(&owner) {
+            state.learn(key, seen);
+        }
+    }
+
+    /// Another credential answers for the uses of `id` now: its baseline learns from them instead.
+    fn move_lessons(&mut self, id: &CredentialId, before: &CredentialId, now: &CredentialId) {
+        let Some(state) = self.credentials.get(id) else {
+            return;
+        };
+        let lessons: Vec<(UseKey, Option<Observation>)> = state
+            .uses
+            .iter()
+            .map(|(key, u)| (key.clone(), self.observe(now, u)))
+            .collect();
+        for (key, seen) in lessons {
+            if let Some(state) = self.credentials.get_mut(before) {
+                state.learn(&key, None);
+            }
+            if let (Some(state), Some(seen)) = (self.credentials.get_mut(now), seen) {
+                state.learn(&key, Some(seen));
+            }
+        }
+    }
+
+    /// An explained use as the baseline of `owner` sees it.
+    fn observe(&self, owner: &CredentialId, u: &Use) -> Option<Observation> {
+        let UseState::Explained { by, .. } = &u.state else {
+            return None;
+        };
+        let via = u.via.as_ref()?;
+        let unit = self.hosts.get(&via.host)?.units.get(via.unit);
+        let who = unit
+            .and_then(Unit::agent_key)
+            .unwrap_or_else(|| AgentKey::program(by));
+        let allowed = self.settings.policy.allows(&who, &u.usage);
+        let mut seen = Observation::new(&u.usage, who);
+        seen.allowed = allowed;
+        if let Some(unit) = unit {
+            seen.unexpected = unit.unexpected(&u.usage.credential) || unit.unexpected(owner);
+            seen.install = unit.actor().and_then(lifecycle::of);
+        }
+        Some(seen)
     }
 
     fn apply_decision(
@@ -208,10 +298,18 @@ impl Join {
         }
     }
 
-    /// Weighs everything about `id` and tells the alert if it is not what was told before.
-    fn tell(&mut self, id: &CredentialId, cause: &Cause, effects: &mut Vec<Effect>) {
+    /// Weighs everything about `id` and tells the alert if it is not what was told before. True
+    /// when there was something to tell.
+    fn tell(&mut self, id: &CredentialId, cause: &Cause, effects: &mut Vec<Effect>) -> bool {
+        let learner = self
+            .credentials
+            .get_mut(id)
+            .and_then(|s| s.learner.as_mut());
+        if let Some(learner) = learner {
+            learner.fold(&self.settings.baseline);
+        }
         let Some(state) = self.credentials.get(id) else {
-            return;
+            return false;
         };
         let view = verdict::View {
             settings: &self.settings,
@@ -220,11 +318,11 @@ impl Join {
             now: self.now,
         };
         let Some(weighed) = verdict::weigh(view, id, state) else {
-            return;
+            return false;
         };
         let alert = weighed.alert(cause);
         if state.alert.as_deref() == Some(&alert) {
-            return;
+            return false;
         }
         let alert = Box::new(alert);
         if let Some(suppressed) = &alert.suppressed {
@@ -234,5 +332,6 @@ impl Join {
         if let Some(state) = self.credentials.get_mut(id) {
             state.alert = Some(alert);
         }
+        true
     }
 }

@@ -1,6 +1,6 @@
 //! What is to be looked at when its time comes, so that a tick looks at nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use keytrail_model::credential::CredentialId;
@@ -27,9 +27,6 @@ pub(crate) enum Due {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Timers {
     due: BTreeSet<(Timestamp, Due)>,
-    /// Which are set for ageing, and when: one each.
-    #[serde(with = "crate::pairs")]
-    ageing: BTreeMap<Due, Timestamp>,
 }
 
 impl Timers {
@@ -38,23 +35,13 @@ impl Timers {
         self.due.insert((at, due));
     }
 
-    /// Sets the one ageing timer of a thing, unless it is set already.
-    pub(crate) fn age(&mut self, at: Timestamp, due: Due) {
-        if !self.ageing.contains_key(&due) {
-            self.ageing.insert(due.clone(), at);
-            self.set(at, due);
-        }
-    }
-
     /// Takes what is due by `now`.
     fn take(&mut self, now: Timestamp) -> Option<Due> {
         let (at, _) = self.due.first()?;
         if *at > now {
             return None;
         }
-        let (_, due) = self.due.pop_first()?;
-        self.ageing.remove(&due);
-        Some(due)
+        self.due.pop_first().map(|(_, due)| due)
     }
 }
 
@@ -101,7 +88,7 @@ impl Join {
                     oldest.checked_add(kept).unwrap_or(time).max(soonest)
                 }
             };
-            self.timers.age(at, due);
+            self.timers.set(at, due);
         }
         self.settle(pending, &Cause { time, record: None }, effects);
     }
@@ -115,6 +102,9 @@ impl Join {
     fn age_credential(&mut self, id: &CredentialId, horizon: Timestamp) -> Option<Timestamp> {
         let state = self.credentials.get_mut(id)?;
         let empty = state.forget_before(horizon);
+        if let Some(learner) = &mut state.learner {
+            learner.forget_before(horizon, &self.settings.baseline);
+        }
         // A parent without uses of its own is kept for as long as a child is.
         let state = self.credentials.get(id)?;
         let parent = state

@@ -25,7 +25,7 @@ const SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// How much evidence an alert carries.
 const MAX_EXPLAINED: usize = 8;
 const MAX_UNEXPLAINED: usize = 16;
-const MAX_REASONS: usize = 16;
+pub(crate) const MAX_REASONS: usize = 16;
 const MAX_MISUSE: usize = 16;
 const MAX_ACTORS: usize = 16;
 
@@ -252,12 +252,6 @@ impl Weighed<'_> {
             u64::try_from(fitting.count()).unwrap_or(u64::MAX)
         };
         let mut alert = Alert {
-            id: AlertId::derive(&self.id.to_string()),
-            verdict: self.verdict,
-            severity: self.verdict.severity().to_owned(),
-            title,
-            credential: self.id.clone(),
-            account: self.id.aws_account(),
             strength: self.strength(),
             first_seen,
             last_seen,
@@ -272,18 +266,20 @@ impl Weighed<'_> {
             holders: holders(self.view.hosts, self.state),
             owners: self.owners(),
             blind_spots: self.blind_spots(),
-            actions: Vec::new(),
-            techniques: Vec::new(),
             reasons: self.reasons(),
             misuse: self.misuse(),
             ancestors: descent::ancestors(self.view.credentials, self.id)
                 .into_iter()
                 .cloned()
                 .collect(),
-            suppressed: None,
-            history: Vec::new(),
+            ..blank(
+                AlertId::derive(&self.id.to_string()),
+                self.verdict,
+                self.id,
+                title,
+            )
         };
-        alert.actions = advice::actions(&alert, &self.state.children);
+        alert.actions = advice::actions(&alert, &self.state.children, &self.edges());
         alert.techniques = advice::techniques(&alert);
         alert.history = history(self.state.alert.as_deref(), &alert, cause);
         suppress::apply(self.view.settings, self.view.now, &mut alert);
@@ -420,35 +416,17 @@ impl Weighed<'_> {
                 .map(|(_, h)| &h.exposure.actor)
                 .collect(),
         };
-        let mut owners: Vec<Owner> = Vec::new();
-        for user in actors.into_iter().filter_map(|actor| actor.user.as_ref()) {
-            let (name, method, confidence) = match (&user.login_uid, &user.name) {
-                (Some(login), _) => (
-                    format!("login uid {login}"),
-                    "audit login uid",
-                    Confidence::High,
-                ),
-                (None, Some(name)) => (name.clone(), "account of the process", Confidence::Medium),
-                (None, None) => (
-                    format!("uid {}", user.uid),
-                    "account of the process",
-                    Confidence::Low,
-                ),
-            };
-            let name = match (&user.login_uid, &user.name) {
-                (Some(login), Some(account)) if *login == user.uid => account.clone(),
-                _ => name,
-            };
-            if !owners.iter().any(|known| known.name == name) {
-                owners.push(Owner {
-                    name,
-                    method: method.to_owned(),
-                    confidence,
-                });
-            }
-        }
-        owners.truncate(MAX_ACTORS);
-        owners
+        owners_of(actors.into_iter())
+    }
+
+    /// Daemons that the suspect asked to act for it, and through what.
+    fn edges(&self) -> Vec<(String, String)> {
+        let unit = self.suspect.as_ref().and_then(|suspect| {
+            let host = self.view.hosts.get(suspect.host)?;
+            host.units.get(suspect.unit)
+        });
+        unit.map(|unit| unit.edges.keys().cloned().collect())
+            .unwrap_or_default()
     }
 
     fn blind_spots(&self) -> Vec<String> {
@@ -469,6 +447,11 @@ impl Weighed<'_> {
             {
                 spots.push(format!("{id}: its kernel does not show every connection"));
             }
+            if host.made_opaque_socket() {
+                spots.push(format!(
+                    "{id}: a watched tree made a socket over which nothing can be seen"
+                ));
+            }
             if !host.gaps.is_empty() {
                 spots.push(format!(
                     "{id}: {} stretches of time were not seen",
@@ -476,19 +459,13 @@ impl Weighed<'_> {
                 ));
             }
         }
-        if let Some(suspect) = &self.suspect
-            && let Some(unit) = self
-                .view
-                .hosts
-                .get(suspect.host)
-                .and_then(|host| host.units.get(suspect.unit))
-        {
-            for (daemon, through) in unit.edges.keys() {
+        if let Some(suspect) = &self.suspect {
+            for (daemon, through) in self.edges() {
                 spots.push(format!(
                     "{}: asked {} through {} to act for it; what that did is not seen as its own",
                     suspect.host,
-                    shown(daemon, 40),
-                    shown(through, 200)
+                    shown(&daemon, 40),
+                    shown(&through, 200)
                 ));
             }
         }
@@ -561,7 +538,7 @@ pub(crate) fn from_where(usage: &Consumption) -> String {
     }
 }
 
-fn history(before: Option<&Alert>, alert: &Alert, cause: &Cause) -> Vec<Change> {
+pub(crate) fn history(before: Option<&Alert>, alert: &Alert, cause: &Cause) -> Vec<Change> {
     let mut history = before
         .map(|before| before.history.clone())
         .unwrap_or_default();
@@ -580,4 +557,75 @@ fn history(before: Option<&Alert>, alert: &Alert, cause: &Cause) -> Vec<Change> 
         });
     }
     history
+}
+
+/// The accounts that actors run as.
+pub(crate) fn owners_of<'a>(actors: impl Iterator<Item = &'a Actor>) -> Vec<Owner> {
+    let mut owners: Vec<Owner> = Vec::new();
+    for user in actors.filter_map(|actor| actor.user.as_ref()) {
+        let (name, method, confidence) = match (&user.login_uid, &user.name) {
+            (Some(login), _) => (
+                format!("login uid {login}"),
+                "audit login uid",
+                Confidence::High,
+            ),
+            (None, Some(name)) => (name.clone(), "account of the process", Confidence::Medium),
+            (None, None) => (
+                format!("uid {}", user.uid),
+                "account of the process",
+                Confidence::Low,
+            ),
+        };
+        let name = match (&user.login_uid, &user.name) {
+            (Some(login), Some(account)) if *login == user.uid => account.clone(),
+            _ => name,
+        };
+        if !owners.iter().any(|known| known.name == name) {
+            owners.push(Owner {
+                name,
+                method: method.to_owned(),
+                confidence,
+            });
+        }
+    }
+    owners.truncate(MAX_ACTORS);
+    owners
+}
+
+/// An alert with nothing in it yet.
+pub(crate) fn blank(
+    id: AlertId,
+    verdict: Verdict,
+    credential: &CredentialId,
+    title: String,
+) -> Alert {
+    Alert {
+        id,
+        verdict,
+        severity: verdict.severity().to_owned(),
+        title,
+        credential: credential.clone(),
+        account: credential.aws_account(),
+        strength: None,
+        first_seen: Timestamp::UNIX_EPOCH,
+        last_seen: Timestamp::UNIX_EPOCH,
+        exposure: None,
+        egress: Vec::new(),
+        also_exposed: Vec::new(),
+        explained: Vec::new(),
+        explained_total: 0,
+        unexplained: Vec::new(),
+        unexplained_total: 0,
+        undecided_total: 0,
+        holders: Vec::new(),
+        owners: Vec::new(),
+        blind_spots: Vec::new(),
+        actions: Vec::new(),
+        techniques: Vec::new(),
+        reasons: Vec::new(),
+        misuse: Vec::new(),
+        ancestors: Vec::new(),
+        suppressed: None,
+        history: Vec::new(),
+    }
 }

@@ -12,6 +12,7 @@ use keytrail_model::ids::HostId;
 use keytrail_model::process::UnitKind;
 
 use crate::credential::{Credential, Holding};
+use crate::findings::is_scanner;
 use crate::host::unit::Unit;
 use crate::host::{Connection, Host, UnitKey};
 use crate::lifecycle;
@@ -32,8 +33,6 @@ const MANY_BYTES: u64 = 1_500;
 
 /// A holding that looks like a theft.
 pub(crate) struct Suspect<'a> {
-    /// The credential that was exposed: the alert's own, or one that it descends from.
-    pub(crate) credential: &'a CredentialId,
     pub(crate) host: &'a HostId,
     pub(crate) unit: UnitKey,
     pub(crate) holding: &'a Holding,
@@ -59,19 +58,26 @@ pub(crate) fn suspects<'a>(
     state: &'a Credential,
 ) -> Vec<Suspect<'a>> {
     let mut found: Vec<Suspect<'a>> = Vec::new();
+    let decoy = view.settings.honeytoken(id);
     for (host_id, holdings) in &state.holders {
         let Some(host) = view.hosts.get(host_id) else {
             continue;
         };
         for (unit, holding) in holdings {
-            if !holding.exposure.unexpected_reader {
+            if !holding.exposure.unexpected_reader
+                || decoy.is_some_and(|token| is_scanner(token, &holding.exposure))
+            {
                 continue;
             }
             let mut egress: Vec<EgressEvidence> = host
-                .of_unit(*unit)
-                .filter(|connection| leaves(view.settings, host, id, holding, connection))
+                .of_unit(
+                    *unit,
+                    |name| name.is_none_or(|name| is_outside(view.settings, id, holding, name)),
+                    |connection| leaves(host, holding, connection),
+                    MAX_EGRESS,
+                )
+                .into_iter()
                 .filter_map(evidence)
-                .take(MAX_EGRESS)
                 .collect();
             if let Some(state) = host.units.get(*unit) {
                 egress.extend(tunnels(view.settings, id, holding, state));
@@ -80,7 +86,6 @@ pub(crate) fn suspects<'a>(
             }
             if !egress.is_empty() {
                 found.push(Suspect {
-                    credential: id,
                     host: host_id,
                     unit: *unit,
                     holding,
@@ -103,14 +108,8 @@ pub(crate) fn suspects<'a>(
     found
 }
 
-/// True when a connection took its unit outside the affinity set after it held the credential.
-fn leaves(
-    settings: &Settings,
-    host: &Host,
-    id: &CredentialId,
-    holding: &Holding,
-    connection: &Connection,
-) -> bool {
+/// True when a connection took its unit out of the house while it held the credential.
+fn leaves(host: &Host, holding: &Holding, connection: &Connection) -> bool {
     let Some(opened) = &connection.opened else {
         return false;
     };
@@ -128,10 +127,15 @@ fn leaves(
     if local || over {
         return false;
     }
-    let Some(name) = &connection.name else {
-        let named_by = opened.time.checked_add(NAME_DELAY).unwrap_or(opened.time);
-        return connection.closed.is_some() || host.watermark.is_some_and(|w| w > named_by);
-    };
+    // Without a name it counts once a name can no longer come.
+    let named_by = opened.time.checked_add(NAME_DELAY).unwrap_or(opened.time);
+    connection.name.is_some()
+        || connection.closed.is_some()
+        || host.watermark.is_some_and(|w| w > named_by)
+}
+
+/// True when `name` lies outside the credential's affinity set.
+fn is_outside(settings: &Settings, id: &CredentialId, holding: &Holding, name: &str) -> bool {
     if is_affine(id, name) {
         return abuses_affinity(id, holding, name);
     }

@@ -133,6 +133,8 @@ pub enum Transport {
     Tcp,
     /// UDP, from the first datagram to a peer.
     Udp,
+    /// Another protocol over a raw IP socket, from the first packet to a peer; ports are 0.
+    Raw,
 }
 
 /// A connection of a tracked process.
@@ -318,6 +320,8 @@ pub enum TamperKind {
     ClockMoved,
     /// A tracked tree loaded a BPF program.
     BpfLoaded,
+    /// A tracked tree made a socket over which nothing can be seen (packets, vsock).
+    OpaqueSocket,
 }
 
 /// A sign that the sensor was tampered with.

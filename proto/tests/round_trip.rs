@@ -184,7 +184,11 @@ fn exposure() -> impl Strategy<Value = Fact> {
 }
 
 fn connection() -> impl Strategy<Value = Fact> {
-    let transport = prop_oneof![Just(Transport::Tcp), Just(Transport::Udp)];
+    let transport = prop_oneof![
+        Just(Transport::Tcp),
+        Just(Transport::Udp),
+        Just(Transport::Raw)
+    ];
     let source = prop_oneof![Just(NameSource::TlsServerName), Just(NameSource::Dns)];
     prop_oneof![
         (
@@ -277,7 +281,8 @@ fn surroundings() -> impl Strategy<Value = Fact> {
         Just(TamperKind::PinRemoved),
         Just(TamperKind::AgentStopped),
         Just(TamperKind::ClockMoved),
-        Just(TamperKind::BpfLoaded)
+        Just(TamperKind::BpfLoaded),
+        Just(TamperKind::OpaqueSocket)
     ];
     prop_oneof![
         (key(), actor(), address()).prop_map(|(process, actor, local)| {

@@ -61,14 +61,32 @@ abi_struct! {
         pub file_dentry: u32,
         /// `file.f_mode`.
         pub file_mode: u32,
+        /// `file.private_data`.
+        pub file_private: u32,
         /// `inode.i_ino`.
         pub inode_ino: u32,
         /// `inode.i_sb`.
         pub inode_sb: u32,
         /// `inode.i_dentry.first`.
         pub inode_alias: u32,
+        /// `inode.i_mode`.
+        pub inode_mode: u32,
         /// `super_block.s_dev`.
         pub sb_dev: u32,
+        /// `super_block.s_magic`.
+        pub sb_magic: u32,
+        /// `proc_inode.pid`, counted from `proc_inode.vfs_inode`: negative, as two's complement.
+        pub inode_to_pid: u32,
+        /// `pid.tasks`: the first entry is the task with that id.
+        pub pid_tasks: u32,
+        /// `task_struct.pid_links`.
+        pub task_pid_links: u32,
+        /// `task_struct.cred`.
+        pub task_cred: u32,
+        /// `cred.uid`.
+        pub cred_uid: u32,
+        /// `task_struct.thread_info.status`.
+        pub task_status: u32,
         /// `dentry.d_parent`.
         pub dentry_parent: u32,
         /// `dentry.d_inode`.
@@ -87,8 +105,26 @@ abi_struct! {
         pub fdt_max_fds: u32,
         /// `pt_regs.orig_ax`.
         pub regs_orig_ax: u32,
+        /// `pt_regs.di`, the first argument of a system call.
+        pub regs_di: u32,
+        /// `pt_regs.si`, the second.
+        pub regs_si: u32,
+        /// `pt_regs.dx`, the third.
+        pub regs_dx: u32,
+        /// `socket.sk`.
+        pub socket_sk: u32,
+        /// `unix_sock.peer`.
+        pub unix_peer: u32,
+        /// `unix_sock.addr`.
+        pub unix_addr: u32,
+        /// `unix_address.len`.
+        pub unix_address_len: u32,
+        /// `unix_address.name`.
+        pub unix_address_name: u32,
         /// `sock_common.skc_family` in `sock`.
         pub sk_family: u32,
+        /// `sock_common.skc_net.net`.
+        pub sk_net: u32,
         /// `sock_common.skc_num`.
         pub sk_num: u32,
         /// `sock_common.skc_dport`.
@@ -109,7 +145,5 @@ abi_struct! {
         pub tcp_bytes_received: u32,
         /// `tcp_sock.bytes_acked`.
         pub tcp_bytes_acked: u32,
-        /// Padding, 0.
-        pub pad: u32,
-    } size 176;
+    } size 244;
 }

@@ -83,10 +83,22 @@ kinds! {
     ConnClose = 9 => crate::net::ConnClose,
     /// A tracked process connected a datagram socket or sent to an address.
     Datagram = 10 => crate::net::Datagram,
+    /// A tracked process waits for TCP connections.
+    Listen = 11 => crate::net::Listen,
+    /// A tracked process connected a unix socket, or sent a datagram to one.
+    UnixPeer = 12 => crate::net::UnixPeer,
+    /// A process got at another process's memory or environment.
+    ProcessAccess = 13 => crate::process::ProcessAccess,
+    /// A tracked process loaded a BPF program.
+    BpfLoad = 14 => crate::process::BpfLoad,
+    /// A DNS message of a tracked process.
+    Dns = 15 => crate::net::Dns,
+    /// A tracked process made a socket whose packets no hook sees.
+    OpaqueSocket = 16 => crate::net::OpaqueSocket,
 }
 
 /// Rows in the table of loss counters: the greatest kind plus one.
-pub const KIND_SLOTS: u32 = 11;
+pub const KIND_SLOTS: u32 = 17;
 
 /// The greatest record that a reader must be able to hold.
 #[allow(

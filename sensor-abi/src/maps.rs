@@ -23,6 +23,9 @@ pub const STATE_CONNECTING: u32 = 1;
 /// [`Conn::state`]: established.
 pub const STATE_ESTABLISHED: u32 = 2;
 
+/// [`Conn::state`]: taken in from a listening socket.
+pub const STATE_ACCEPTED: u32 = 3;
+
 /// [`Conn::hello_state`]: nothing was sent yet.
 pub const HELLO_NONE: u32 = 0;
 /// [`Conn::hello_state`]: part of a hello was sent.
@@ -90,6 +93,34 @@ abi_struct! {
         /// The other side.
         pub remote: Addr,
     } size 128;
+
+    /// Where a socket listens.
+    pub struct ListenKey {
+        /// IPv6, or IPv4 mapped into it; all zeros: every address of both families.
+        pub addr: [u8; 16],
+        /// The network namespace: the kernel's address of it, never shown.
+        pub net: u64,
+        /// Host byte order.
+        pub port: u32,
+        /// Padding, 0.
+        pub pad: u32,
+    } size 32;
+
+    /// The process that a socket belongs to.
+    pub struct Owner {
+        /// Its start, nanoseconds since boot.
+        pub start_ns: u64,
+        /// Its cgroup.
+        pub cgroup_id: u64,
+        /// Its id.
+        pub tgid: u32,
+        /// The thread.
+        pub tid: u32,
+        /// Its user.
+        pub uid: u32,
+        /// Padding, 0.
+        pub pad: u32,
+    } size 32;
 
     /// One access by one process, to leave out repeats.
     pub struct SeenKey {

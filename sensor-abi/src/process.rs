@@ -27,6 +27,18 @@ pub const STREAM_ARGV: u16 = 1;
 /// [`ChunkHead::stream`]: the environment, NUL-separated.
 pub const STREAM_ENV: u16 = 2;
 
+/// [`ProcessAccess::via`]: `/proc/PID/environ` was opened.
+pub const VIA_ENVIRON: u32 = 1;
+/// [`ProcessAccess::via`]: `/proc/PID/mem` was opened.
+pub const VIA_MEM: u32 = 2;
+/// [`ProcessAccess::via`]: `ptrace`.
+pub const VIA_PTRACE: u32 = 3;
+/// [`ProcessAccess::via`]: `process_vm_readv`.
+pub const VIA_VM_READV: u32 = 4;
+/// [`ProcessAccess::via`]: any call that needs the right to attach (`ptrace`, `process_vm_readv`,
+/// `pidfd_getfd`).
+pub const VIA_ATTACH: u32 = 5;
+
 abi_struct! {
     /// A tracked process made a process (not a thread). The header names the parent.
     pub struct Fork {
@@ -111,4 +123,26 @@ abi_struct! {
         /// Padding.
         pub pad: u32,
     } size 56;
+
+    /// A process got at another's memory or environment.
+    pub struct ProcessAccess {
+        /// Who, when.
+        pub head: Header,
+        /// Start of the victim, nanoseconds since boot; 0 when only an id is known.
+        pub victim_start_ns: u64,
+        /// The victim: its process id, or the id of one of its threads when the start is not known.
+        pub victim: u32,
+        /// `VIA_*`.
+        pub via: u32,
+        /// 1: this access made the process tracked.
+        pub new_holder: u32,
+        /// Padding.
+        pub pad: u32,
+    } size 72;
+
+    /// A BPF program was loaded.
+    pub struct BpfLoad {
+        /// Who, when.
+        pub head: Header,
+    } size 48;
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
+use keytrail_model::credential::CredentialId;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -23,6 +24,13 @@ pub struct Config {
     pub scope: Option<String>,
     /// `a` (LSM) or `b` (tracepoints); unset: the best that this kernel proves to support.
     pub plan: Option<String>,
+    /// File with the tenant's key for hashing secrets that have no identifier (32 bytes or more,
+    /// the same on every host). Unset: a key of this host's own, in `state_dir`; the same secret
+    /// on two hosts then looks like two.
+    pub tenant_key_file: Option<PathBuf>,
+    /// Identifiers (`aws-access-key:AKIA...`) of credentials that were laid out as bait: whoever
+    /// reads one is unexpected, its provider's own tools included. Tell the correlator too.
+    pub decoys: Vec<CredentialId>,
     /// More catalogue files (TOML) beside the built-in ones.
     pub catalogues: Catalogues,
     /// Most disk that the outbox may take, bytes. Beyond it the oldest facts are dropped, counted
@@ -40,6 +48,8 @@ pub struct Catalogues {
     pub watch: Vec<PathBuf>,
     /// Expected readers, as in `catalogue/readers.toml`.
     pub readers: Vec<PathBuf>,
+    /// Forms of tokens, variables and patterns, as in `catalogue/tokens.toml`.
+    pub tokens: Vec<PathBuf>,
 }
 
 impl Default for Config {
@@ -51,6 +61,8 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/keytrail-sensor"),
             scope: None,
             plan: None,
+            tenant_key_file: None,
+            decoys: Vec::new(),
             catalogues: Catalogues::default(),
             outbox_max_bytes: 512 * 1024 * 1024,
         }
@@ -123,6 +135,29 @@ mod tests {
         assert_eq!(config.correlator, "https://central:7443");
         assert_eq!(config.plan.as_deref(), Some("a"));
         assert_eq!(config.outbox_max_bytes, 512 * 1024 * 1024);
+    }
+
+    /// The packaged file, and what it shows as defaults once that is no comment any more.
+    #[test]
+    fn the_packaged_settings_are_understood() {
+        let text = include_str!("../../packaging/etc/sensor.toml");
+        let shown: String = text
+            .lines()
+            .map(|line| {
+                line.strip_prefix("# ")
+                    .filter(|l| l.contains(" = ") || l.starts_with('['))
+            })
+            .zip(text.lines())
+            .map(|(shown, line)| format!("{}\n", shown.unwrap_or(line)))
+            .collect();
+        for text in [text, &shown] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            write!(file, "{text}").unwrap();
+            let none: BTreeMap<&str, &str> = BTreeMap::new();
+            let config = Config::read(Some(&file.path().to_owned()), none).unwrap();
+            assert_eq!(config.state_dir, Config::default().state_dir);
+            assert_eq!(config.outbox_max_bytes, Config::default().outbox_max_bytes);
+        }
     }
 
     #[test]

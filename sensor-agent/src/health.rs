@@ -21,7 +21,10 @@ pub struct Health {
 
 /// Which records hide what when they are lost.
 const GROUPS: [(GapKind, &[RecordKind]); 3] = [
-    (GapKind::Access, &[RecordKind::FileAccess]),
+    (
+        GapKind::Access,
+        &[RecordKind::FileAccess, RecordKind::ProcessAccess],
+    ),
     (
         GapKind::Network,
         &[
@@ -29,6 +32,10 @@ const GROUPS: [(GapKind, &[RecordKind]); 3] = [
             RecordKind::ConnHello,
             RecordKind::ConnClose,
             RecordKind::Datagram,
+            RecordKind::Listen,
+            RecordKind::UnixPeer,
+            RecordKind::Dns,
+            RecordKind::OpaqueSocket,
         ],
     ),
     (
@@ -39,6 +46,7 @@ const GROUPS: [(GapKind, &[RecordKind]); 3] = [
             RecordKind::ExecChunkSmall,
             RecordKind::ExecChunkLarge,
             RecordKind::Exit,
+            RecordKind::BpfLoad,
         ],
     ),
 ];

@@ -3,14 +3,17 @@
 //! One [`Identity`] lives in the pipeline's task. It is told of forks, execs and exits in the order
 //! of the kernel's records and answers with [`Actor`]s and [`Exposure`]s, the model's types.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use keytrail_model::credential::CredentialId;
 use keytrail_model::fact::{Exposure, ExposureSource};
 use keytrail_model::ids::ProcessKey;
-use keytrail_model::process::{Actor, AgentIdentity, McpServer, Package, ProcessSummary, UnitKind};
+use keytrail_model::process::{
+    Actor, AgentIdentity, Confidence, McpServer, Package, ProcessSummary, UnitKind,
+};
 use thiserror::Error;
 
 use crate::agents::catalogue::AgentRow;
@@ -23,8 +26,8 @@ use crate::agents::{Catalogue, CatalogueError};
 use crate::credentials::readers::ReadersError;
 use crate::credentials::watch::WatchError;
 use crate::credentials::{
-    ReadError, Reader, Readers, WatchCatalogue, WatchTarget, identify_env, identify_file,
-    read_watched,
+    Hasher, Identified as Contents, ReadError, Reader, Readers, Recogniser, TokenCatalogue,
+    TokensError, WatchCatalogue, WatchTarget, file, read_watched,
 };
 use crate::files::{FileId, FsView};
 use crate::paths::Vars;
@@ -51,6 +54,9 @@ pub enum IdentityError {
     /// Watched executables.
     #[error(transparent)]
     Executables(#[from] ExecutablesError),
+    /// Forms of tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
 }
 
 /// What Keytrail knows about products and places.
@@ -64,19 +70,28 @@ pub struct Knowledge {
     pub readers: Readers,
     /// Executables to report at exec.
     pub executables: ExecutableNames,
+    /// Forms of tokens, and the key for hashing secrets without identifier.
+    pub recogniser: Recogniser,
+    /// Credentials that nobody has a reason to touch: whoever reads one is unexpected.
+    pub decoys: BTreeSet<CredentialId>,
 }
 
 impl Knowledge {
-    /// What comes with the sensor.
+    /// What comes with the sensor; secrets are hashed with a key that is gone with this process.
     ///
     /// # Errors
     /// Never in a released build (tests read the same text).
     pub fn builtin() -> Result<Self, IdentityError> {
+        let agents = Catalogue::builtin()?;
+        let mut watch = WatchCatalogue::builtin()?;
+        watch.add_configs(&agents);
         Ok(Self {
-            agents: Catalogue::builtin()?,
-            watch: WatchCatalogue::builtin()?,
+            agents,
+            watch,
             readers: Readers::builtin()?,
             executables: ExecutableNames::builtin()?,
+            recogniser: Recogniser::new(TokenCatalogue::builtin()?, Hasher::ephemeral()),
+            decoys: BTreeSet::new(),
         })
     }
 }
@@ -307,17 +322,24 @@ impl Identity {
         vars
     }
 
+    /// True when the environment holds a credential: whoever has one must have its connections
+    /// seen.
+    #[must_use]
+    pub fn holds_credential(&self, info: &ExecInfo) -> bool {
+        !self.knowledge.recogniser.identify_env(&info.env).is_empty()
+    }
+
     /// Credentials in the environment of a tracked process at its exec; each once per unit.
     pub fn environment_exposures(&mut self, info: &ExecInfo) -> Vec<Exposure> {
         let Some(actor) = self.actor_for(info.key) else {
             return Vec::new();
         };
         let mut exposures = Vec::new();
-        for found in identify_env(&info.env) {
-            let kind = found.credential.kind();
+        for found in self.knowledge.recogniser.identify_env(&info.env) {
             let expected = self.reader(info.key, |readers, reader| {
-                readers.expects_environment(kind, &found.variable, reader)
+                readers.expects_environment(&found.credential, &found.variable, reader)
             });
+            let expected = expected && !self.knowledge.decoys.contains(&found.credential);
             let Some(unit) = self.units.get_mut(&actor.unit) else {
                 continue;
             };
@@ -333,7 +355,7 @@ impl Identity {
                 process: info.key,
                 actor: actor.clone(),
                 unexpected_reader: !expected,
-                destinations: Vec::new(),
+                destinations: found.destinations,
             });
         }
         exposures
@@ -356,17 +378,16 @@ impl Identity {
             return Ok(FileReading::default());
         };
         let path = target.real.as_deref().unwrap_or(&target.path);
-        let content = read_watched(view, path, id)?;
-        let identified = identify_file(target.format, content.bytes());
-        let version_known = content.version_known(access_ns);
-        let exposures = identified
+        let (contents, version_known, truncated) =
+            self.contents(view, path, target, id, access_ns)?;
+        let exposures = contents
             .found
             .into_iter()
             .map(|found| {
-                let kind = found.credential.kind();
                 let expected = self.reader(key, |readers, reader| {
-                    readers.expects_file(kind, target.format, reader)
+                    readers.expects_file(&found.credential, target.form.format, reader)
                 });
+                let expected = expected && !self.knowledge.decoys.contains(&found.credential);
                 Exposure {
                     credential: found.credential,
                     source: ExposureSource::File {
@@ -385,9 +406,37 @@ impl Identity {
             .collect();
         Ok(FileReading {
             exposures,
-            bad_checksums: identified.bad_checksums,
-            incomplete: content.truncated || identified.dropped > 0,
+            bad_checksums: contents.bad_checksums,
+            incomplete: truncated || contents.dropped > 0,
         })
+    }
+
+    /// What is in a watched file, whether that is what was there at the access, and whether it was
+    /// cut.
+    fn contents(
+        &self,
+        view: &FsView,
+        path: &Path,
+        target: &WatchTarget,
+        id: FileId,
+        access_ns: i128,
+    ) -> Result<(Contents, bool, bool), ReadError> {
+        let recogniser = &self.knowledge.recogniser;
+        if !target.form.format.reads_content() {
+            let known = file::check_watched(view, path, id, access_ns)?;
+            return Ok((
+                recogniser.identify_file(&target.form, &target.path, &[]),
+                known,
+                false,
+            ));
+        }
+        let content = read_watched(view, path, id)?;
+        let contents = recogniser.identify_file(&target.form, &target.path, content.bytes());
+        Ok((
+            contents,
+            content.version_known(access_ns),
+            content.truncated,
+        ))
     }
 
     fn reader(&self, key: ProcessKey, ask: impl FnOnce(&Readers, &Reader<'_>) -> bool) -> bool {
@@ -414,3 +463,5 @@ mod seed;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trees;

@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod paths;
 pub mod people;
 pub mod pipeline;
+pub mod privileges;
 pub mod redact;
 pub mod run;
 pub mod seed;

@@ -133,9 +133,9 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
         tracing::warn!(%error, "signals cannot be unblocked: stopping may need SIGKILL");
     }
     let config = Config::read(args.config.as_ref(), args)?;
-    // One thread takes events in order; the stream and its TLS may use the other.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread takes events in order. It is the only one until the kernel side is loaded and the
+    // rights for that are given up; the stream's threads begin after that.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -18,7 +18,6 @@ use keytrail_model::ids::{ConnectionId, ProcessKey};
 use keytrail_model::process::UnitKind;
 
 use crate::clock::BootClock;
-use crate::credentials::identify_env;
 use crate::files::FileId;
 use crate::hello::Hellos;
 use crate::identity::{Identity, Placed};
@@ -180,6 +179,13 @@ impl Pipeline {
             } => {
                 self.datagram(&head, cookie, remote, out);
             }
+            KernelEvent::Listening { .. }
+            | KernelEvent::Accepted(_)
+            | KernelEvent::UnixPeer { .. }
+            | KernelEvent::ProcessAccess(_)
+            | KernelEvent::BpfLoad { .. }
+            | KernelEvent::Dns(_)
+            | KernelEvent::OpaqueSocket { .. } => {}
         }
         self.counters.facts += (out.len() - before) as u64;
     }
@@ -207,7 +213,7 @@ impl Pipeline {
         let placed = match self.identity.on_exec(&info) {
             Some(placed) => placed,
             // Nobody by itself; but whoever holds a credential must have its connections seen.
-            None if !identify_env(&info.env).is_empty() => match self.identity.adopt(&info) {
+            None if self.identity.holds_credential(&info) => match self.identity.adopt(&info) {
                 Some(placed) => placed,
                 None => return,
             },

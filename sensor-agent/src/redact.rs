@@ -250,7 +250,7 @@ fn is_secret_flag(arg: &str) -> bool {
 }
 
 /// Names under which secrets are passed.
-fn is_secret_name(name: &str) -> bool {
+pub(crate) fn is_secret_name(name: &str) -> bool {
     const ENDS: [&str; 21] = [
         "password",
         "passwd",

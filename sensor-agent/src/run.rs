@@ -11,18 +11,21 @@ use keytrail_pki::files::{FileError, private_folder};
 use keytrail_pki::token::JoinToken;
 use keytrail_spool::Limits;
 use thiserror::Error;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::clock::{self, BootClock};
 use crate::config::{Config, ConfigError};
+use crate::credentials::{Hasher, HasherError, Recogniser, TokenCatalogue};
 use crate::health::Health;
 use crate::identity::{Identity, IdentityError, Knowledge};
 use crate::kernel::hooks::Plan;
 use crate::kernel::{KernelEvent, LoadError, Sensor, SensorConfig};
 use crate::people::People;
 use crate::pipeline::{Pipeline, Timed};
+use crate::privileges;
 use crate::seed;
 use crate::tree::TreeLimits;
 use crate::uplink::enrol::{self, Enrolment};
@@ -68,6 +71,9 @@ pub enum RunError {
         /// How to mend it.
         hint: &'static str,
     },
+    /// The key for hashing secrets.
+    #[error(transparent)]
+    Hasher(#[from] HasherError),
     /// The state folder.
     #[error(transparent)]
     StateDir(#[from] FileError),
@@ -77,6 +83,9 @@ pub enum RunError {
     /// `/proc/sys/kernel/random/boot_id` is no UUID.
     #[error("this kernel's boot id cannot be read: is /proc mounted?")]
     BootId,
+    /// The stream's threads.
+    #[error("cannot start the threads of the stream: {0}")]
+    Threads(std::io::Error),
     /// The correlator's address.
     #[error("correlator `{0}`: write https://host:port")]
     Address(String),
@@ -112,6 +121,20 @@ fn knowledge(config: &Config) -> Result<Knowledge, RunError> {
             .map_err(IdentityError::from)?;
         knowledge.readers.extend(more);
     }
+    let mut tokens = TokenCatalogue::builtin().map_err(IdentityError::from)?;
+    for path in &config.catalogues.tokens {
+        tokens
+            .add(&path.display().to_string(), &own(path)?)
+            .map_err(IdentityError::from)?;
+    }
+    knowledge.watch.add_configs(&knowledge.agents);
+    let hasher = Hasher::load(config.tenant_key_file.as_deref(), &config.state_dir)?;
+    info!(
+        key = hasher.describe(),
+        "secrets without identifier are hashed"
+    );
+    knowledge.recogniser = Recogniser::new(tokens, hasher);
+    knowledge.decoys = config.decoys.iter().cloned().collect();
     Ok(knowledge)
 }
 
@@ -143,18 +166,22 @@ pub async fn run(
     ready: impl FnOnce(&Coverage),
 ) -> Result<(), RunError> {
     let clock = BootClock::measure()?;
+    private_folder(&config.state_dir)?;
     let knowledge = knowledge(config)?;
     let uplink_config = uplink_config(config, &clock)?;
-    private_folder(&config.state_dir)?;
     let mut sensor = Sensor::load(&sensor_config(config)?)?;
+    if let Err(error) = privileges::keep_reading_only() {
+        warn!("{error}; the sensor goes on with more rights than it needs");
+    }
+    let io = Io::start()?;
     // A first enrolment usually takes milliseconds; without one the stream would only fail and
     // wait. A correlator that is away must not keep the sensor from seeing.
-    let enrolling = tokio::spawn(keep_enrolling(config.clone(), uplink_config.clone()));
+    let enrolling = io.spawn(keep_enrolling(config.clone(), uplink_config.clone()));
     let enrolled = wait_for(&enrolling, ENROL_PATIENCE).await;
     if !enrolled {
         warn!("not enrolled yet: watching begins, facts wait in the outbox");
     }
-    let uplink = Uplink::start(uplink_config)?;
+    let uplink = io.within(|| Uplink::start(uplink_config))?;
     let outbox = uplink.outbox();
 
     let people = People::read();
@@ -321,6 +348,43 @@ async fn keep_enrolling(config: Config, uplink: UplinkConfig) {
             }
         }
         tokio::time::sleep(ENROL_RETRY).await;
+    }
+}
+
+/// The threads of the stream and its TLS.
+struct Io(Option<Runtime>);
+
+impl Io {
+    fn start() -> Result<Self, RunError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("uplink")
+            .enable_all()
+            .build()
+            .map_err(RunError::Threads)?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.within(|| tokio::spawn(task))
+    }
+
+    /// Runs `start`, whose tasks then belong to these threads.
+    fn within<T>(&self, start: impl FnOnce() -> T) -> T {
+        let _inside = self.0.as_ref().map(Runtime::enter);
+        start()
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        // A runtime that is dropped inside another one panics unless it may leave its threads.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

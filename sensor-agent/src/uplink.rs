@@ -36,6 +36,10 @@ use backoff::Backoff;
 use keeper::Keeper;
 use stream::StreamEnd;
 
+/// How often it is looked whether the certificate is to be renewed. A renewal is due when a third
+/// of its life is left: days, so that many attempts fit.
+const RENEWAL_CHECK: Duration = Duration::from_hours(1);
+
 /// Settings.
 #[derive(Clone, Debug)]
 pub struct UplinkConfig {
@@ -234,23 +238,44 @@ impl Sender {
         let connected = connect::connect(&config.address, &config.ca_pem, Some(&identity))
             .await
             .map_err(|error| StreamEnd::connect(&error))?;
-        if identity.should_renew(Timestamp::now().as_second()) {
-            match enrol::renew(&config.state_dir, &connected, &identity).await {
-                // The new certificate is for the next connection.
-                Ok(_) => info!("certificate renewed"),
-                Err(error) => warn!("cannot renew the certificate: {error}"),
-            }
+        tokio::select! {
+            end = self.stream_boots(&connected, backoff) => end,
+            () = self.keep_renewed(&connected, identity) => Ok(()),
         }
+    }
+
+    async fn stream_boots(
+        &self,
+        connected: &connect::Connection,
+        backoff: &mut Backoff,
+    ) -> Result<(), StreamEnd> {
         loop {
-            stream::run(config, &self.keeper, &connected, || {
+            stream::run(&self.config, &self.keeper, connected, || {
                 backoff.succeeded();
-                info!(correlator = config.address, "connected");
+                info!(correlator = self.config.address, "connected");
                 self.state.send_replace(Connection {
                     connected: true,
                     trouble: None,
                 });
             })
             .await?;
+        }
+    }
+
+    /// Renews the certificate in time, also under a stream that stays open for months. The new one
+    /// is for the next connection. Does not return.
+    async fn keep_renewed(&self, connected: &connect::Connection, mut identity: Identity) {
+        loop {
+            if identity.should_renew(Timestamp::now().as_second()) {
+                match enrol::renew(&self.config.state_dir, connected, &identity).await {
+                    Ok(renewed) => {
+                        info!("certificate renewed");
+                        identity = renewed;
+                    }
+                    Err(error) => warn!("cannot renew the certificate: {error}; trying again"),
+                }
+            }
+            tokio::time::sleep(RENEWAL_CHECK).await;
         }
     }
 }

@@ -20,6 +20,8 @@ const MAX_PLACES: usize = 256;
 /// Where to look for the catalogue's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
+    /// The machine itself.
+    System,
     /// A home, with the variables that move files.
     Home(Vars),
     /// The working directory of an agent's session.
@@ -61,7 +63,7 @@ impl WatchList {
         Self {
             watch,
             catalogue,
-            places: Vec::new(),
+            places: vec![(Place::System, FsView::host())],
             targets: Vec::new(),
             inodes: BTreeMap::new(),
             dirs: BTreeMap::new(),
@@ -101,6 +103,7 @@ impl WatchList {
         let mut targets = Vec::new();
         for (place, view) in &self.places {
             let found = match place {
+                Place::System => self.catalogue.system_targets(view),
                 Place::Home(vars) => self.catalogue.home_targets(view, vars),
                 Place::Project(dir) => self.catalogue.project_targets(view, dir),
             };

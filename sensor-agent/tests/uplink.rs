@@ -385,6 +385,46 @@ fn forge(state: &Path, ca: &Ca, tenant: &str, validity: Validity) {
     std::fs::write(state.join("identity.pem"), text).unwrap();
 }
 
+/// A certificate in the last third of its life is renewed over the open connection, and the next
+/// connection uses the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_before_it_ends() {
+    let (pki, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Arc::new(Store::default());
+    let ingest = ingest(pki.path(), any_port(), &store).await;
+    let now = Timestamp::now().as_second();
+    let ca = Ca::load_or_create(pki.path(), now).unwrap();
+    forge(
+        state.path(),
+        &ca,
+        "default",
+        Validity::days(now - 9 * 86400, 10),
+    );
+    let old = Identity::load(state.path()).unwrap();
+    let config = config(state.path(), ingest.address(), ingest.ca_pem(), boot(1));
+    let uplink = Uplink::start(config.clone()).unwrap();
+    let start = std::time::Instant::now();
+    let new = loop {
+        let identity = Identity::load(state.path()).unwrap();
+        if identity.serial() != old.serial() {
+            break identity;
+        }
+        assert!(start.elapsed() < PATIENCE, "never renewed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(new.host(), old.host());
+    assert_eq!(ingest.counts().renewed, 1);
+    uplink.stop().await;
+    // The old one may be revoked now: the new one is in use.
+    ingest.revoke(&Serial(old.serial().to_owned())).unwrap();
+    let uplink = Uplink::start(config).unwrap();
+    assert_eq!(uplink.outbox().push(facts(0..3)).dropped, 0);
+    assert!(uplink.drain(PATIENCE).await, "{:?}", uplink.status());
+    assert_eq!(ingest.counts().renewed, 1, "a fresh one is left alone");
+    uplink.stop().await;
+    ingest.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_certificates_get_one_clear_answer_each() {
     let pki = tempfile::tempdir().unwrap();

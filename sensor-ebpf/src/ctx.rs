@@ -138,6 +138,23 @@ impl Who {
     }
 }
 
+impl Who {
+    /// The same from the task itself, for programs on packets: on 6.1 these may not ask for the
+    /// current process. The cgroup stays unknown.
+    #[inline(always)]
+    pub fn of_task(task: Ptr, tgid: u32, start_ns: u64) -> Self {
+        Self {
+            tgid,
+            tid: read(task, offs!(task_pid)).unwrap_or(0),
+            start_ns,
+            uid: read_ptr(task, offs!(task_cred))
+                .and_then(|cred| read(cred, offs!(cred_uid)))
+                .unwrap_or(0),
+            cgroup_id: 0,
+        }
+    }
+}
+
 /// Writes the header of a record.
 #[inline(always)]
 pub fn fill_header(head: *mut Header, kind: RecordKind, who: &Who, ts_boot_ns: u64) {

@@ -19,9 +19,10 @@ use keytrail_abi::{
 use crate::{
     ctx::{
         Outcome, Ptr, Who, config, count, count_suppressed, current_task, current_tgid, emit,
-        fill_header, in_scope, load, now, offs, read, read_ptr, start_of,
+        fill_header, in_scope, now, offs, read, read_ptr, start_of,
     },
     maps::{RING_ACCESS, SEEN, TRACKED, WATCH_FILTER, WATCHED_DIRS, WATCHED_INODES},
+    victim,
 };
 
 /// `file.f_mode`: open for reading.
@@ -136,30 +137,19 @@ pub fn on_mapping(mapping: Ptr, access: u16, hook: u16) {
     );
 }
 
-/// A system call returns: if it was an open, look at what the new descriptor refers to.
+/// An open returned: look at what the new descriptor refers to.
 #[inline(always)]
-pub fn on_sys_exit(regs: Ptr, ret: i64) {
-    if ret < 0 {
-        return;
-    }
-    if !is_open(load(regs, offs!(regs_orig_ax))) {
-        return;
-    }
-    let Some(file) = file_of_fd(ret as u64) else {
+pub fn on_opened(fd: u64) {
+    let Some(file) = file_of_fd(fd) else {
         return;
     };
     let how = open_how(file, HOOK_SYS_EXIT);
     on_struct_file(file, how);
 }
 
-/// x86-64: open, creat, openat, open_by_handle_at, openat2.
+/// The file behind a descriptor of the current task.
 #[inline(always)]
-fn is_open(nr: i64) -> bool {
-    nr == 257 || nr == 2 || nr == 437 || nr == 85 || nr == 304
-}
-
-#[inline(always)]
-fn file_of_fd(fd: u64) -> Option<Ptr> {
+pub fn file_of_fd(fd: u64) -> Option<Ptr> {
     let files = read_ptr(current_task(), offs!(task_files))?;
     let table = read_ptr(files, offs!(files_fdt))?;
     let max: u32 = read(table, offs!(fdt_max_fds))?;
@@ -182,6 +172,9 @@ fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
     });
     let (inode_maybe, dir_maybe) = (filtered(&key), filtered(&dir));
     if !inode_maybe && !dir_maybe {
+        if how.access == ACCESS_OPEN {
+            victim::on_opened(inode, dentry, &key);
+        }
         return;
     }
     let tgid = current_tgid();
@@ -217,16 +210,7 @@ fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
         Some(t) => (t.start_ns, t.flags),
         None => {
             let start_ns = start_of(current_task());
-            let value = Tracked {
-                start_ns,
-                root_start_ns: start_ns,
-                root_tgid: tgid,
-                flags: TRACK_HOLDER,
-            };
-            if TRACKED.insert(tgid, value, 0).is_err() {
-                // The access itself is recorded all the same: it matters more than the children.
-                count(RecordKind::Fork, Outcome::MapFull);
-            }
+            hold(tgid, start_ns);
             flags |= FILE_HOLDER_NEW;
             let _ = SEEN.insert(seen_key(&key, tgid, how.access), now, 0);
             (start_ns, TRACK_HOLDER)
@@ -268,6 +252,21 @@ fn dir_of(dentry: Ptr, dev: u32) -> Option<FileKey> {
     })
 }
 
+/// Makes a process a holder: from now on it and its children are tracked.
+#[inline(always)]
+pub fn hold(tgid: u32, start_ns: u64) {
+    let value = Tracked {
+        start_ns,
+        root_start_ns: start_ns,
+        root_tgid: tgid,
+        flags: TRACK_HOLDER,
+    };
+    if TRACKED.insert(tgid, value, 0).is_err() {
+        // The access itself is recorded all the same: it matters more than the children.
+        count(RecordKind::Fork, Outcome::MapFull);
+    }
+}
+
 #[inline(always)]
 fn seen_key(key: &FileKey, tgid: u32, access: u16) -> SeenKey {
     SeenKey {
@@ -281,7 +280,7 @@ fn seen_key(key: &FileKey, tgid: u32, access: u16) -> SeenKey {
 
 /// Whether this process did this to this file a moment ago; if not, notes that it does now.
 #[inline(always)]
-fn repeated(key: &FileKey, tgid: u32, access: u16, now: u64) -> bool {
+pub fn repeated(key: &FileKey, tgid: u32, access: u16, now: u64) -> bool {
     let key = seen_key(key, tgid, access);
     // SAFETY: map values stay readable in a BPF program.
     let last = unsafe { SEEN.get(key) }.copied().unwrap_or(0);

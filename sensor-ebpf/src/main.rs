@@ -1,7 +1,7 @@
 //! The BPF programs of the Keytrail sensor.
 //!
-//! Every program is thin: it takes its arguments, asks [`process`], [`file`] or [`net`] what the
-//! event means, and returns. Four rules hold everywhere:
+//! Every program is thin: it takes its arguments, asks a module ([`process`], [`file`],
+//! [`net`], [`packet`] and the smaller ones) what the event means, and returns. Four rules hold everywhere:
 //!
 //! - a record is reserved in its ring, filled in place and submitted. There is no per-CPU scratch:
 //!   LSM programs can be preempted and would find another process's data in it;
@@ -20,7 +20,12 @@ mod ctx;
 mod file;
 mod maps;
 mod net;
+mod odd;
+mod packet;
 mod process;
+mod syscall;
+mod unix;
+mod victim;
 
 use aya_ebpf::{
     macros::{btf_tracepoint, cgroup_skb, cgroup_sock_addr, lsm},
@@ -124,7 +129,45 @@ pub fn filemap_fault(ctx: BtfTracePointContext) -> i32 {
 /// `sys_exit(struct pt_regs *regs, long ret)`
 #[btf_tracepoint(function = "sys_exit")]
 pub fn syscall_exit(ctx: BtfTracePointContext) -> i32 {
-    file::on_sys_exit(ctx.arg(0), ctx.arg(1));
+    syscall::on_exit(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `int ptrace_access_check(struct task_struct *child, unsigned int mode)`
+#[lsm(hook = "ptrace_access_check")]
+pub fn lsm_ptrace(ctx: LsmContext) -> i32 {
+    victim::on_access_check(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `int unix_stream_connect(struct sock *sock, struct sock *other, struct sock *newsk)`
+#[lsm(hook = "unix_stream_connect")]
+pub fn lsm_unix_stream(ctx: LsmContext) -> i32 {
+    unix::on_stream_connect(ctx.arg(1));
+    0
+}
+
+/// `int unix_may_send(struct socket *sock, struct socket *other)`
+#[lsm(hook = "unix_may_send")]
+pub fn lsm_unix_send(ctx: LsmContext) -> i32 {
+    unix::on_may_send(ctx.arg(1));
+    0
+}
+
+/// `int socket_create(int family, int type, int protocol, int kern)`
+#[lsm(hook = "socket_create")]
+pub fn lsm_socket_create(ctx: LsmContext) -> i32 {
+    odd::on_socket(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `int bpf(int cmd, union bpf_attr *attr, unsigned int size)`
+#[lsm(hook = "bpf")]
+pub fn lsm_bpf(ctx: LsmContext) -> i32 {
+    const BPF_PROG_LOAD: i32 = 5;
+    if ctx.arg::<i32>(0) == BPF_PROG_LOAD {
+        odd::on_bpf_load();
+    }
     0
 }
 
@@ -138,7 +181,14 @@ pub fn sock_state(ctx: BtfTracePointContext) -> i32 {
 /// Every packet that leaves a socket of the scope's cgroup.
 #[cgroup_skb]
 pub fn skb_egress(ctx: SkBuffContext) -> i32 {
-    net::on_egress(&ctx);
+    packet::on_egress(&ctx);
+    ALLOW
+}
+
+/// Every packet that reaches a socket of the scope's cgroup.
+#[cgroup_skb]
+pub fn skb_ingress(ctx: SkBuffContext) -> i32 {
+    packet::on_ingress(&ctx);
     ALLOW
 }
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use keytrail_abi::{
     header::KIND_SLOTS,
     loss::LossRow,
-    maps::{Conn, FILTER_WORDS, FileKey, PeerKey, SeenKey, Tracked},
+    maps::{Conn, FILTER_WORDS, FileKey, ListenKey, Owner, PeerKey, SeenKey, Tracked},
 };
 
 /// File accesses and nothing else, so that no flood of other events can push one out.
@@ -20,7 +20,7 @@ pub static RING_NET: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Fork, exec, exit.
 #[map]
 pub static RING_PROC: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
-/// Chunks of argv and environment: large, and the least harm when lost.
+/// Chunks of argv and environment, and DNS messages: large, and the least harm when lost.
 #[map]
 pub static RING_BULK: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
@@ -53,6 +53,15 @@ pub static PEERS: LruHashMap<PeerKey, u64> = LruHashMap::with_max_entries(8_192,
 /// not the owner.
 #[map]
 pub static CONN: HashMap<u64, Conn> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+/// Listening sockets of tracked processes: a connection that comes in is established outside of any
+/// process of theirs.
+#[map]
+pub static LISTENERS: HashMap<ListenKey, Owner> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+/// Sockets of tracked processes that sent to a resolver, by cookie: the answer arrives outside of
+/// any process.
+#[map]
+pub static RESOLVING: LruHashMap<u64, Owner> = LruHashMap::with_max_entries(8_192, 0);
 /// Loss counters, by record kind.
 #[map]
 pub static LOSS: PerCpuArray<LossRow> = PerCpuArray::with_max_entries(KIND_SLOTS, 0);

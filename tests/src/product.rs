@@ -368,6 +368,12 @@ impl Sensor {
         Ok(Self { proc, ready, state })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.proc.id()
+    }
+
     /// Asks it to end and waits.
     ///
     /// # Errors

@@ -35,6 +35,16 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui) -> Result<()> {
     for (text, shown) in [
         ("README.md", "README.md"),
         ("LICENSE", "LICENSE"),
+        (
+            "packaging/systemd/keytrail-sensor.service",
+            "keytrail-sensor.service",
+        ),
+        (
+            "packaging/systemd/keytrail-correlator.service",
+            "keytrail-correlator.service",
+        ),
+        ("packaging/etc/sensor.toml", "sensor.toml"),
+        ("packaging/etc/correlator.toml", "correlator.toml"),
         ("sensor-ebpf/LICENSE-MIT", "LICENSE-MIT.bpf-object"),
         ("sensor-ebpf/LICENSE-GPL2", "LICENSE-GPL2.bpf-object"),
     ] {

@@ -237,7 +237,11 @@ fn guests(ws: &Workspace, ui: &Ui, report: &mut Report) {
     for series in Series::ALL {
         let name = format!("guest {}", series.name());
         report.stage(&name, |counts| {
-            let run = vm::guest(ws, ui, series, &Load::SelfTest(&[]))?;
+            let load = Load::SelfTest {
+                agent: &ws.binary("sensor-agent"),
+                args: &[],
+            };
+            let run = vm::guest(ws, ui, series, &load)?;
             for case in run.cases {
                 let full = format!("[{}] {}", series.name(), case.name);
                 let reason = case.reason.as_deref().unwrap_or("no reason given");

@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Only boot and check the kernel: nothing is built and no sensor runs
     #[arg(long)]
     boot_only: bool,
+    /// Run this sensor instead of building one (a `target/debug/sensor-agent`, say)
+    #[arg(long, conflicts_with = "boot_only")]
+    agent: Option<PathBuf>,
     /// Passed on to `sensor-agent selftest`
     #[arg(last = true)]
     rest: Vec<String>,
@@ -59,8 +62,13 @@ impl Choice {
 pub(crate) enum Load<'a> {
     /// Only the checks of the kernel itself
     BootOnly,
-    /// The sensor's self-test with these further arguments
-    SelfTest(&'a [String]),
+    /// A sensor's self-test with these further arguments
+    SelfTest {
+        /// The sensor
+        agent: &'a Path,
+        /// The arguments
+        args: &'a [String],
+    },
 }
 
 /// Exits 0 only when every case on every kernel passed or was skipped.
@@ -69,12 +77,18 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<ExitCode> {
         setup::provide(ws, ui, Group::Guest)?;
     } else {
         setup::ensure(ws, ui, Purpose::Vm)?;
-        products::build(ws, ui)?;
+        if args.agent.is_none() {
+            products::build(ws, ui)?;
+        }
     }
+    let built = ws.binary("sensor-agent");
     let load = if args.boot_only {
         Load::BootOnly
     } else {
-        Load::SelfTest(&args.rest)
+        Load::SelfTest {
+            agent: args.agent.as_deref().unwrap_or(&built),
+            args: &args.rest,
+        }
     };
     let mut failed = false;
     for series in args.kernel.series() {
@@ -94,16 +108,15 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<ExitCode> {
 /// When the guest cannot be prepared or started. A guest that dies is a failed case.
 pub(crate) fn guest(ws: &Workspace, ui: &Ui, series: Series, load: &Load<'_>) -> Result<Run> {
     let kernel = setup::kernel(ws, ui, series)?;
-    let agent = ws.binary("sensor-agent");
     let image = match load {
         Load::BootOnly => initramfs::pack(ws, None, &[])?,
-        Load::SelfTest(args) => {
+        Load::SelfTest { agent, args } => {
             ensure!(
                 agent.exists(),
                 "{} is not built: run `cargo xtask build`",
                 agent.display()
             );
-            initramfs::pack(ws, Some(&agent), args)?
+            initramfs::pack(ws, Some(agent), args)?
         }
     };
     let step = ui.step(format!(
@@ -117,7 +130,7 @@ pub(crate) fn guest(ws: &Workspace, ui: &Ui, series: Series, load: &Load<'_>) ->
         series,
         &kernel,
         &image,
-        matches!(load, Load::SelfTest(_)),
+        matches!(load, Load::SelfTest { .. }),
     )?;
     step.done();
     for case in &run.cases {

@@ -11,7 +11,7 @@ use super::problem::read;
 use super::{ApiState, Problem};
 use crate::clock;
 use crate::counters::CounterView;
-use crate::sources::cloudtrail::SourceStatus;
+use crate::sources::SourceStatus;
 
 /// How the correlator is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -69,6 +69,7 @@ pub(super) async fn get_status(State(state): State<ApiState>) -> Result<Json<Sta
     let now = clock::now();
     let mut counters = state.0.handle.counters().view();
     counters.extend((state.0.more.0)());
+    counters.extend(state.0.handle.graph().view());
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: state.0.started,
@@ -83,7 +84,7 @@ pub(super) async fn get_status(State(state): State<ApiState>) -> Result<Json<Sta
             database_bytes: totals.database_bytes,
             wal_bytes: totals.wal_bytes,
         },
-        sources: state.0.sources.iter().map(|cell| cell.get()).collect(),
+        sources: state.0.sources.iter().map(|source| source.view()).collect(),
         counters,
     }))
 }

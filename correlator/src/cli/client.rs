@@ -80,6 +80,28 @@ impl Api {
             .with_context(|| format!("{path}: an answer of another version?"))
     }
 
+    /// Sends a body in place of what `path` names.
+    pub(super) fn put<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T> {
+        let url = format!("{}{path}", self.base);
+        let mut response = Self::agent(Some(Duration::from_secs(120)))
+            .put(&url)
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/octet-stream")
+            .send(body)
+            .with_context(|| format!("{url}: no answer; is the correlator running there?"))?;
+        let status = response.status();
+        if status.is_success() {
+            return response
+                .body_mut()
+                .read_json()
+                .with_context(|| format!("{path}: an answer of another version?"));
+        }
+        match response.body_mut().read_json::<Problem>() {
+            Ok(problem) => bail!("{}", problem.detail),
+            Err(_) => bail!("{url} answered {status}"),
+        }
+    }
+
     /// Every event of the stream, until it ends; returns the last id.
     pub(super) fn stream(
         &self,

@@ -105,7 +105,7 @@ pub(super) fn status(client: &Client) -> Result<()> {
 }
 
 /// Percent-encodes everything but unreserved characters (RFC 3986).
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {

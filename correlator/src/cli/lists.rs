@@ -89,11 +89,12 @@ pub(super) fn lineage(lineage: &Lineage, style: Style) -> String {
     let t = &lineage.totals;
     put!(
         out,
-        "\n{}  {} explained, {} unexplained, {} undecided, {} before any sensor, {} by the provider",
+        "\n{}  {} explained, {} unexplained, {} undecided, {} by declared holders, {} before any sensor, {} by the provider",
         style.head("Uses"),
         t.explained,
         t.unexplained,
         t.undecided,
+        t.declared,
         t.unwatched,
         t.service_side
     );
@@ -124,10 +125,51 @@ pub(super) fn lineage(lineage: &Lineage, style: Style) -> String {
             put!(out, "      {}", shown(&line, 300));
         }
     }
+    usual(&mut out, lineage, style);
     for alert in &lineage.alerts {
         put!(out, "alert {alert}");
     }
     out
+}
+
+/// What is usual with a credential, and what was not.
+fn usual(out: &mut String, lineage: &Lineage, style: Style) {
+    if !lineage.baseline.is_empty() {
+        put!(out, "\n{}", style.head("Usual"));
+    }
+    for one in &lineage.baseline {
+        let state = if one.warm {
+            style.good("warm")
+        } else {
+            style.faint("learning")
+        };
+        put!(
+            out,
+            "  {}  {state}: {} uses over {} h; {} actions, {} regions, {} places of resources; {}% of it new of late",
+            shown(&one.agent.to_string(), 200),
+            one.learned,
+            one.hours,
+            one.actions.len(),
+            one.regions.len(),
+            one.resources.len(),
+            one.recent_percent
+        );
+    }
+    if !lineage.deviations.is_empty() {
+        put!(out, "\n{}", style.head("Out of the ordinary"));
+    }
+    for one in &lineage.deviations {
+        put!(
+            out,
+            "  {}  score {}: {}",
+            shown(&one.record, 200),
+            one.score,
+            shown(&one.reasons.join("; "), 400)
+        );
+    }
+    for line in &lineage.posture {
+        put!(out, "\n{}  {}", style.head("Posture"), shown(line, 400));
+    }
 }
 
 pub(super) fn sensors(list: &SensorList, style: Style) -> String {

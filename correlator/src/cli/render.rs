@@ -14,6 +14,8 @@ use keytrail_model::text::shown;
 
 use super::Style;
 
+mod why;
+
 /// Characters shown of a foreign text.
 const TEXT: usize = 200;
 /// Width of the labels at the left.
@@ -32,8 +34,10 @@ struct Moment {
 pub fn render_alert(alert: &Alert, style: Style) -> String {
     let mut out = String::new();
     headline(&mut out, alert, style);
+    why::suppressed(&mut out, alert, style);
     who(&mut out, alert);
     timeline(&mut out, alert, style);
+    why::reasons(&mut out, alert, style);
     tree(&mut out, alert, style);
     list(&mut out, style, "Not seen", &alert.blind_spots);
     actions(&mut out, alert, style);
@@ -45,6 +49,11 @@ pub fn render_alert(alert: &Alert, style: Style) -> String {
 /// Writing to a String cannot fail.
 macro_rules! put {
     ($out:expr, $($arg:tt)*) => {{ let _ = writeln!($out, $($arg)*); }};
+}
+
+/// Writes one finished line.
+fn put_line(out: &mut String, line: &str) {
+    put!(out, "{line}");
 }
 
 fn text(text: &str) -> String {
@@ -94,6 +103,9 @@ fn who(out: &mut String, alert: &Alert) {
         });
     }
     row(out, "Credential", credential);
+    for ancestor in &alert.ancestors {
+        row(out, "Descends", ancestor);
+    }
     if let Some(exposure) = &alert.exposure {
         actor(out, &exposure.actor);
         row(out, "Host", text(&exposure.event.host.0));
@@ -180,6 +192,7 @@ fn timeline(out: &mut String, alert: &Alert, style: Style) {
     moments.extend(alert.exposure.as_ref().map(exposure));
     moments.extend(alert.egress.iter().map(egress));
     moments.extend(explained(alert));
+    moments.extend(alert.misuse.iter().map(why::misuse));
     moments.extend(alert.unexplained.iter().map(unexplained));
     moments.sort_by_key(|moment| moment.time);
     if moments.is_empty() {
@@ -357,6 +370,10 @@ fn unexplained(one: &UnexplainedUse) -> Moment {
     if let Some(minted) = &usage.minted {
         lines.push(format!("made a new credential: {minted}"));
     }
+    if !one.via.is_empty() {
+        let way: Vec<String> = one.via.iter().map(ToString::to_string).collect();
+        lines.push(format!("by way of {}", way.join(" -> ")));
+    }
     for why in &one.because {
         lines.push(format!("why unexplained: {}", shown(why, 400)));
     }
@@ -498,6 +515,14 @@ fn records(out: &mut String, alert: &Alert, style: Style) {
         ids.push(format!("{} <- {}", one.usage.id, one.connection));
     }
     ids.extend(alert.unexplained.iter().map(|one| one.usage.id.to_string()));
+    for one in &alert.misuse {
+        ids.push(format!("{} <- {}", one.usage.id, one.connection));
+    }
+    for record in alert.reasons.iter().flat_map(|reason| &reason.records) {
+        if !ids.iter().any(|id| id.split(' ').next() == Some(record)) {
+            ids.push(record.clone());
+        }
+    }
     put!(out, "\n{}", style.head("Records"));
     for id in ids {
         put!(out, "  {}", style.faint(text(&id)));
@@ -507,7 +532,7 @@ fn records(out: &mut String, alert: &Alert, style: Style) {
         put!(
             out,
             "  {}",
-            style.faint(format!("MITRE ATT&CK {}", all.join(", ")))
+            style.faint(format!("MITRE ATT&CK and ATLAS {}", all.join(", ")))
         );
     }
 }

@@ -13,6 +13,36 @@ fn a_confirmed_theft() {
     expect_file!["../../tests/data/alert.txt"].assert_eq(&render_alert(&alert(), Style::PLAIN));
 }
 
+/// A misuse by way of a session, known and kept quiet.
+#[test]
+fn a_suppressed_misuse() {
+    let mut alert = alert();
+    alert.verdict = Verdict::SameSourceMisuse;
+    alert.exposure = None;
+    alert.egress.clear();
+    alert.actions.clear();
+    alert.history.clear();
+    let session: keytrail_model::credential::CredentialId =
+        "aws-access-key:ASIAIOSFODNN7EXAMPLE".parse().unwrap();
+    alert.unexplained[0].via = vec![alert.credential.clone(), session.clone()];
+    alert.ancestors = vec![session];
+    alert.misuse = alert.explained.drain(..1).collect();
+    alert.reasons = vec![keytrail_model::alert::Reason {
+        verdict: Verdict::SameSourceMisuse,
+        code: "mass-secret-read".to_owned(),
+        text: "read 40 different secrets within 10 minutes\x1b[2J".to_owned(),
+        first: alert.first_seen,
+        records: vec!["aws.cloudtrail:s1".to_owned()],
+    }];
+    alert.suppressed = Some(keytrail_model::alert::Suppressed {
+        rule: "pentest".to_owned(),
+        owner: "sec@corp.example".to_owned(),
+        why: "exercise".to_owned(),
+        until: alert.last_seen,
+    });
+    expect_file!["../../tests/data/misuse.txt"].assert_eq(&render_alert(&alert, Style::PLAIN));
+}
+
 #[test]
 fn hostile_text_cannot_reach_the_terminal() {
     let mut alert = alert();

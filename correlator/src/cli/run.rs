@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{Command, ServeArgs, bench, commands, scenario, simulate, style};
+use super::{Command, ServeArgs, bench, commands, graph, scenario, simulate, style};
 use crate::config::{Config, Flags};
 use crate::serve::Server;
 use crate::{api, replay};
@@ -18,6 +18,7 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Serve(args) => serve(args),
         Command::Alert(command) => commands::alert(command),
         Command::Credential(command) => commands::credential(command),
+        Command::Graph(command) => graph::run(command),
         Command::Sensor(command) => commands::sensor(&command),
         Command::Status(client) => commands::status(&client),
         Command::Replay { file } => replay_file(&file),
@@ -100,6 +101,7 @@ async fn serve_until_signal(config: Config) -> Result<()> {
         "ready": true,
         "ingest": server.ingest.to_string(),
         "api": format!("http://{}", server.api),
+        "push": server.push.map(|address| address.to_string()),
     });
     style::print(&format!("{ready}\n"))?;
     tokio::select! {

@@ -8,9 +8,9 @@ use keytrail_model::consumption::Consumption;
 use keytrail_scenario::check::check;
 use keytrail_scenario::load_all;
 use keytrail_scenario::report::Report;
+use keytrail_sources::{Options, Parser, SourceKind};
 
 use super::style::print;
-use crate::sources::cloudtrail::{Parsed, SOURCE, parse_record};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ScenarioCommand {
@@ -57,11 +57,13 @@ pub(super) fn scenario(command: &ScenarioCommand) -> Result<()> {
 
 /// Takes a provider's record as the source of that name would.
 fn raw_record(source: &str, bytes: &[u8]) -> Result<Vec<Consumption>, String> {
-    if source != SOURCE {
-        return Err(format!("no source is called `{source}`; known: {SOURCE}"));
-    }
-    match parse_record(bytes).map_err(|rejection| rejection.to_string())? {
-        Parsed::Use { usage, .. } => Ok(vec![*usage]),
-        Parsed::NoCredential => Ok(Vec::new()),
-    }
+    let kind = SourceKind::named(source).ok_or_else(|| {
+        let known: Vec<&str> = SourceKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        format!("no source is called `{source}`; known: {}", known.join(", "))
+    })?;
+    let mut uses = Vec::new();
+    Parser::new(kind, Options::default())
+        .parse(bytes, &mut uses)
+        .map_err(|rejection| rejection.to_string())?;
+    Ok(uses)
 }

@@ -14,7 +14,7 @@ use super::work::{Next, Reply, UsesBatch, Work};
 use super::{IDLE_TICK, Runner, RunnerError, recover};
 use crate::clock;
 use crate::ingest::sink::IngestBatch;
-use crate::store::{Batch, StoreError};
+use crate::store::{Batch, Document, StoreError};
 
 /// Answers that wait for the commit.
 enum Waiting {
@@ -47,12 +47,14 @@ impl Runner {
                 Work::Uses(batch, reply) => uses.push((batch, reply)),
                 Work::Pulse => {}
                 Work::Abandon => return Next::Abandon,
-                Work::Credentials(_) | Work::Lineage(..) | Work::Stop(_) => later.push(work),
+                Work::Credentials(_) | Work::Lineage(..) | Work::Document(..) | Work::Stop(_) => {
+                    later.push(work);
+                }
             }
         }
         self.take_data(now, ingest, uses);
         for work in later {
-            if self.answer(work) == Next::Stop {
+            if self.answer(now, work) == Next::Stop {
                 next = Next::Stop;
             }
         }
@@ -61,7 +63,7 @@ impl Runner {
     }
 
     /// Queries, after the data that was queued with them.
-    fn answer(&mut self, work: Work) -> Next {
+    fn answer(&mut self, now: Timestamp, work: Work) -> Next {
         // A reader that no longer waits for its answer is no error.
         match work {
             Work::Credentials(reply) => {
@@ -72,6 +74,13 @@ impl Runner {
                 let lineage = self.engine.as_ref().and_then(|e| e.lineage(&id));
                 drop(reply.send(lineage));
             }
+            Work::Document(document, reply) => {
+                let stored = self.put_document(now, &document);
+                if let Err(error) = &stored {
+                    tracing::error!(%error, "the store did not take an import");
+                }
+                drop(reply.send(stored.map_err(RunnerError::from)));
+            }
             Work::Stop(reply) => {
                 if reply.send(()).is_err() {
                     tracing::debug!("nobody waits for the runner's end");
@@ -81,6 +90,14 @@ impl Runner {
             Work::Ingest(..) | Work::Uses(..) | Work::Pulse | Work::Abandon => {}
         }
         Next::Go
+    }
+
+    fn put_document(&mut self, now: Timestamp, document: &Document) -> Result<(), StoreError> {
+        let batch = self.store.begin(now)?;
+        batch.put_document(document)?;
+        batch.commit()?;
+        self.index.knowledge().install(document);
+        Ok(())
     }
 
     fn take_data(
@@ -168,8 +185,11 @@ impl Runner {
         for input in &group.inputs {
             engine.apply(input, &mut effects);
         }
+        let staged = self.index.stage(&group.inputs, &effects, now);
         let changes = store_effects(&mut batch, effects)?;
+        batch.put_graph(&staged)?;
         batch.commit()?;
+        self.index.install(staged);
         self.engine = Some(engine);
         self.count(now, tick, &group, watermark_count);
         Ok(changes)
@@ -267,6 +287,9 @@ impl Group {
         }
         if let Some(file) = &one.file {
             batch.mark_file(file)?;
+        }
+        if let Some(cursor) = &one.cursor {
+            batch.put_cursor(cursor)?;
         }
         self.uses.new += reply.new;
         self.uses.duplicate += reply.duplicate;

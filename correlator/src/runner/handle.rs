@@ -11,8 +11,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::work::{UsesBatch, Work};
 use super::{PULSE, RunnerError};
 use crate::counters::Counters;
+use crate::graph::Index;
 use crate::ingest::sink::{IngestBatch, IngestSink, SinkError};
-use crate::store::Reader;
+use crate::store::{Document, Reader};
 
 /// A changed alert, announced after its commit.
 #[derive(Clone, Debug)]
@@ -39,6 +40,7 @@ pub struct Handle {
     feed: broadcast::Sender<Arc<AlertChange>>,
     reader: Reader,
     counters: Arc<Counters>,
+    index: Arc<Index>,
 }
 
 impl Handle {
@@ -47,12 +49,14 @@ impl Handle {
         feed: broadcast::Sender<Arc<AlertChange>>,
         reader: Reader,
         counters: Arc<Counters>,
+        index: Arc<Index>,
     ) -> Self {
         Self {
             sender,
             feed,
             reader,
             counters,
+            index,
         }
     }
 
@@ -114,6 +118,21 @@ impl Handle {
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// The lineage graph, for questions.
+    #[must_use]
+    pub fn graph(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// Keeps, replaces or removes an imported document; returns once that is durable.
+    ///
+    /// # Errors
+    /// As [`Handle::ingest`].
+    pub async fn put_document(&self, document: Document) -> Result<(), RunnerError> {
+        self.ask(|reply| Work::Document(Box::new(document), reply))
+            .await
     }
 
     /// What is counted.

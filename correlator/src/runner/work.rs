@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::RunnerError;
 use super::handle::UsesReply;
 use crate::ingest::sink::IngestBatch;
-use crate::store::FileMark;
+use crate::store::{Cursor, Document, FileMark};
 
 /// Answers to one work item.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, RunnerError>>;
@@ -20,6 +20,8 @@ pub struct UsesBatch {
     pub uses: Vec<Consumption>,
     /// The file that these uses complete, to be remembered in the same transaction.
     pub file: Option<FileMark>,
+    /// How far the stream that they come from is taken in with them, likewise.
+    pub cursor: Option<Cursor>,
 }
 
 /// One item of work.
@@ -35,6 +37,8 @@ pub(super) enum Work {
     Credentials(oneshot::Sender<Vec<CredentialId>>),
     /// Everything about one credential.
     Lineage(CredentialId, oneshot::Sender<Option<Lineage>>),
+    /// Keep, replace or remove an imported document.
+    Document(Box<Document>, Reply<()>),
     /// Save and end.
     Stop(oneshot::Sender<()>),
     /// End as if killed.

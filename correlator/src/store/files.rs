@@ -7,8 +7,8 @@ use super::{Batch, Reader, StoreError, to_i64, to_u64};
 /// A file as it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileMark {
-    /// The source that read it (`aws.cloudtrail`).
-    pub source: &'static str,
+    /// The configured source that read it.
+    pub source: String,
     /// Its path.
     pub path: String,
     /// What it was.

@@ -99,6 +99,42 @@ CREATE TABLE files (
 CREATE INDEX files_by_hash ON files (source, hash);
 ";
 
+/// Tables that came after the first release of this version. Older correlators of the version do
+/// not look at them, so they need no new version: they are made wherever they are missing.
+const ADDED: &str = "
+CREATE TABLE IF NOT EXISTS graph_nodes (id INTEGER PRIMARY KEY, node TEXT NOT NULL UNIQUE) STRICT;
+
+-- One row per edge of the lineage graph; `kind` is EdgeKind's number, times are microseconds.
+CREATE TABLE IF NOT EXISTS graph_edges (
+    source INTEGER NOT NULL REFERENCES graph_nodes (id),
+    kind INTEGER NOT NULL,
+    target INTEGER NOT NULL REFERENCES graph_nodes (id),
+    first_us INTEGER NOT NULL,
+    last_us INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    evidence TEXT NOT NULL,
+    PRIMARY KEY (source, kind, target)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS graph_edges_by_target ON graph_edges (target);
+
+-- What was imported: permissions, people, devices; and what a directory provisioned.
+CREATE TABLE IF NOT EXISTS documents (
+    collection TEXT NOT NULL,
+    id TEXT NOT NULL,
+    changed_ms INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (collection, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS cursors (
+    source TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    position TEXT NOT NULL,
+    moved_ms INTEGER NOT NULL,
+    PRIMARY KEY (source, stream)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Sets the connection up; creates or checks the schema.
 pub(super) fn prepare(conn: &Connection, path: &Path) -> Result<(), StoreError> {
     let damaged = |e| classify(path, e);
@@ -116,11 +152,13 @@ pub(super) fn prepare(conn: &Connection, path: &Path) -> Result<(), StoreError> 
         )
         .map_err(damaged)?
         > 0;
-    if !has_meta {
-        return create(conn).map_err(damaged);
+    if has_meta {
+        quick_check(conn, path)?;
+        check_version(conn, path)?;
+    } else {
+        create(conn).map_err(damaged)?;
     }
-    quick_check(conn, path)?;
-    check_version(conn, path)
+    conn.execute_batch(ADDED).map_err(damaged)
 }
 
 fn create(conn: &Connection) -> rusqlite::Result<()> {

@@ -43,19 +43,25 @@ pub struct Rig {
 impl Rig {
     /// Starts one in `dir` (again, when it was used before).
     pub async fn start(dir: &Path) -> Self {
+        Self::start_with(dir, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
         let (data, trail) = (dir.join("data"), dir.join("trail"));
         std::fs::create_dir_all(&trail).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::start(Config {
+        let mut config = Config {
             data_dir: data.clone(),
             listen_ingest: any,
             listen_api: any,
+            listen_push: any,
             cloudtrail_dir: Some(trail.clone()),
             rescan_seconds: 1,
             ..Config::default()
-        })
-        .await
-        .unwrap();
+        };
+        change(&mut config);
+        let server = Server::start(config).await.unwrap();
         let token = std::fs::read_to_string(data.join("api-token")).unwrap();
         Self {
             server,
@@ -93,6 +99,40 @@ impl Rig {
         .unwrap()
     }
 
+    /// Status and body of a request with a body, as the API's own user.
+    pub async fn send(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
+        self.send_as(&self.bearer(), method, path, body).await
+    }
+
+    /// [`Rig::send`] with a bearer of the caller's choice.
+    pub async fn send_as(
+        &self,
+        bearer: &str,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> (u16, String) {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(self.url(path))
+            .header("authorization", bearer)
+            .header("content-type", "application/json")
+            .body(body.to_vec())
+            .unwrap();
+        tokio::task::spawn_blocking(move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder()
+                .http_status_as_error(false)
+                .allow_non_standard_methods(true)
+                .build()
+                .into();
+            let mut response = agent.run(request).unwrap();
+            let status = response.status().as_u16();
+            (status, response.body_mut().read_to_string().unwrap())
+        })
+        .await
+        .unwrap()
+    }
+
     pub fn bearer(&self) -> String {
         format!("Bearer {}", self.token)
     }
@@ -108,9 +148,16 @@ impl Rig {
         let status = self.get("/v1/status").await;
         let counters = status["counters"].as_array().unwrap();
         let one = counters.iter().find(|c| c["name"] == name);
-        one.unwrap_or_else(|| panic!("no counter {name}"))["value"]
-            .as_u64()
-            .unwrap()
+        // Some are shown only once they are not zero.
+        one.map_or(0, |one| one["value"].as_u64().unwrap())
+    }
+
+    /// One source's part of the status.
+    pub async fn source(&self, name: &str) -> Value {
+        let status = self.get("/v1/status").await;
+        let sources = status["sources"].as_array().unwrap();
+        let one = sources.iter().find(|source| source["name"] == name);
+        one.unwrap_or_else(|| panic!("no source {name}")).clone()
     }
 
     /// Waits until a counter has reached `value`.

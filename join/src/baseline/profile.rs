@@ -50,6 +50,20 @@ impl AgentKey {
     }
 }
 
+impl AgentKey {
+    /// A program of which nothing else is known.
+    pub(crate) fn program(name: &str) -> Self {
+        Self {
+            kind: UnitKind::Other,
+            agent: None,
+            server: None,
+            package: None,
+            program: Some(name.to_owned()),
+            user: None,
+        }
+    }
+}
+
 impl fmt::Display for AgentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let own = match (&self.server, &self.package, &self.program) {

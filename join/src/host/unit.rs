@@ -24,6 +24,10 @@ pub(crate) struct Units {
     #[serde(with = "pairs")]
     units: BTreeMap<UnitKey, Unit>,
     by_last: BTreeSet<(Timestamp, UnitKey)>,
+    /// Units that wait for connections.
+    listeners: BTreeSet<UnitKey>,
+    /// Units that asked daemons to act for them.
+    askers: BTreeSet<UnitKey>,
 }
 
 /// A unit that did something of note.
@@ -54,8 +58,48 @@ impl Units {
         self.units.get(&key)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&UnitKey, &Unit)> {
-        self.units.iter()
+    /// Notes that a unit asked a daemon to act for it.
+    pub(crate) fn ask(&mut self, key: UnitKey, edge: &RequestEdge, time: Timestamp) {
+        self.askers.insert(key);
+        self.entry(key, time).ask(edge, time);
+    }
+
+    /// The first daemon, and through what, that a holder of one of `credentials` asked before
+    /// `time`.
+    pub(crate) fn asked_before(
+        &self,
+        credentials: &[CredentialId],
+        time: Timestamp,
+    ) -> Option<(&str, &str)> {
+        let units = self.askers.iter().filter_map(|key| self.units.get(key));
+        units
+            .filter(|unit| credentials.iter().any(|id| unit.held.contains_key(id)))
+            .flat_map(|unit| &unit.edges)
+            .filter(|(_, since)| **since <= time)
+            .map(|((daemon, through), since)| (since, daemon.as_str(), through.as_str()))
+            .min()
+            .map(|(_, daemon, through)| (daemon, through))
+    }
+
+    /// Units that wait for connections.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &Unit> {
+        self.listeners.iter().filter_map(|key| self.units.get(key))
+    }
+
+    pub(crate) fn any_listening(&self) -> bool {
+        !self.listeners.is_empty()
+    }
+
+    /// Notes that a unit waits for connections. True when it says another thing about who it is.
+    pub(crate) fn listen(
+        &mut self,
+        key: UnitKey,
+        event: &EventRef,
+        listening: &Listening,
+        time: Timestamp,
+    ) -> bool {
+        self.listeners.insert(key);
+        self.entry(key, time).listen(event, listening, time)
     }
 
     /// The unit, to be changed by something that happened at `time`.
@@ -76,6 +120,8 @@ impl Units {
             let Some((last, gone)) = quiet else { break };
             self.by_last.remove(&(last, gone));
             self.units.remove(&gone);
+            self.listeners.remove(&gone);
+            self.askers.remove(&gone);
         }
         let unit = self.units.entry(key).or_default();
         unit.last = unit.last.max(Some(time));
@@ -89,6 +135,8 @@ impl Units {
             }
             self.by_last.remove(&(last, key));
             self.units.remove(&key);
+            self.listeners.remove(&key);
+            self.askers.remove(&key);
         }
     }
 }
@@ -101,14 +149,17 @@ fn bound<K: Ord, V>(list: &mut BTreeMap<K, V>) {
 }
 
 impl Unit {
-    pub(crate) fn hold(&mut self, event: &EventRef, exposure: &Exposure, time: Timestamp) {
-        self.identify(event, &exposure.actor, time);
+    pub(crate) fn hold(&mut self, event: &EventRef, exposure: &Exposure, time: Timestamp) -> bool {
+        let identified = self.identify(event, &exposure.actor, time);
+        let delegates = !self.edges.is_empty() && !self.held.contains_key(&exposure.credential);
         let unexpected = self.held.entry(exposure.credential.clone()).or_default();
+        let news = delegates || (exposure.unexpected_reader && !*unexpected);
         *unexpected |= exposure.unexpected_reader;
         bound(&mut self.held);
+        identified || news
     }
 
-    fn identify(&mut self, event: &EventRef, actor: &Actor, time: Timestamp) {
+    fn identify(&mut self, event: &EventRef, actor: &Actor, time: Timestamp) -> bool {
         let earlier = self
             .identity
             .as_ref()
@@ -116,13 +167,14 @@ impl Unit {
         if earlier {
             self.identity = Some((time, event.clone(), Box::new(actor.clone())));
         }
+        earlier
     }
 
-    pub(crate) fn listen(&mut self, event: &EventRef, listening: &Listening, time: Timestamp) {
-        self.identify(event, &listening.actor, time);
+    fn listen(&mut self, event: &EventRef, listening: &Listening, time: Timestamp) -> bool {
         self.listening
             .insert((time, event.clone()), Box::new(listening.clone()));
         bound(&mut self.listening);
+        self.identify(event, &listening.actor, time)
     }
 
     pub(crate) fn accept(&mut self, event: &EventRef, accepted: &Accepted, time: Timestamp) {
@@ -136,7 +188,7 @@ impl Unit {
         bound(&mut self.lookups);
     }
 
-    pub(crate) fn ask(&mut self, edge: &RequestEdge, time: Timestamp) {
+    fn ask(&mut self, edge: &RequestEdge, time: Timestamp) {
         let key = (edge.daemon.clone(), edge.through.clone());
         let since = self.edges.entry(key).or_insert(time);
         *since = (*since).min(time);

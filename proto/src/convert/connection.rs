@@ -22,6 +22,7 @@ impl From<ConnectionOpened> for wire::ConnectionOpened {
         let transport = match transport {
             Transport::Tcp => wire::Transport::Tcp,
             Transport::Udp => wire::Transport::Udp,
+            Transport::Raw => wire::Transport::Raw,
         };
         Self {
             id,
@@ -57,6 +58,7 @@ impl TryFrom<wire::ConnectionOpened> for ConnectionOpened {
                 wire::Transport::Unspecified => None,
                 wire::Transport::Tcp => Some(Transport::Tcp),
                 wire::Transport::Udp => Some(Transport::Udp),
+                wire::Transport::Raw => Some(Transport::Raw),
             })?,
             local: required(local, "local")?,
             remote: required(remote, "remote")?,

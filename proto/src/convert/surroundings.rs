@@ -227,6 +227,7 @@ impl From<Tampering> for wire::Tampering {
             TamperKind::AgentStopped => wire::TamperKind::AgentStopped,
             TamperKind::ClockMoved => wire::TamperKind::ClockMoved,
             TamperKind::BpfLoaded => wire::TamperKind::BpfLoaded,
+            TamperKind::OpaqueSocket => wire::TamperKind::OpaqueSocket,
         };
         Self {
             what: what.into(),
@@ -255,6 +256,7 @@ impl TryFrom<wire::Tampering> for Tampering {
                 wire::TamperKind::AgentStopped => Some(TamperKind::AgentStopped),
                 wire::TamperKind::ClockMoved => Some(TamperKind::ClockMoved),
                 wire::TamperKind::BpfLoaded => Some(TamperKind::BpfLoaded),
+                wire::TamperKind::OpaqueSocket => Some(TamperKind::OpaqueSocket),
             })?,
             detail: text(detail, "detail")?,
             process: optional(process, "process")?,

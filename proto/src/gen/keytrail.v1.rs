@@ -909,6 +909,8 @@ pub enum Transport {
     Unspecified = 0,
     Tcp = 1,
     Udp = 2,
+    /// Another protocol over a raw IP socket; ports are 0.
+    Raw = 3,
 }
 impl Transport {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -920,6 +922,7 @@ impl Transport {
             Self::Unspecified => "TRANSPORT_UNSPECIFIED",
             Self::Tcp => "TRANSPORT_TCP",
             Self::Udp => "TRANSPORT_UDP",
+            Self::Raw => "TRANSPORT_RAW",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -928,6 +931,7 @@ impl Transport {
             "TRANSPORT_UNSPECIFIED" => Some(Self::Unspecified),
             "TRANSPORT_TCP" => Some(Self::Tcp),
             "TRANSPORT_UDP" => Some(Self::Udp),
+            "TRANSPORT_RAW" => Some(Self::Raw),
             _ => None,
         }
     }
@@ -1037,6 +1041,8 @@ pub enum TamperKind {
     AgentStopped = 3,
     ClockMoved = 4,
     BpfLoaded = 5,
+    /// A socket over which nothing can be seen (packets, vsock).
+    OpaqueSocket = 6,
 }
 impl TamperKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1051,6 +1057,7 @@ impl TamperKind {
             Self::AgentStopped => "TAMPER_KIND_AGENT_STOPPED",
             Self::ClockMoved => "TAMPER_KIND_CLOCK_MOVED",
             Self::BpfLoaded => "TAMPER_KIND_BPF_LOADED",
+            Self::OpaqueSocket => "TAMPER_KIND_OPAQUE_SOCKET",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1062,6 +1069,7 @@ impl TamperKind {
             "TAMPER_KIND_AGENT_STOPPED" => Some(Self::AgentStopped),
             "TAMPER_KIND_CLOCK_MOVED" => Some(Self::ClockMoved),
             "TAMPER_KIND_BPF_LOADED" => Some(Self::BpfLoaded),
+            "TAMPER_KIND_OPAQUE_SOCKET" => Some(Self::OpaqueSocket),
             _ => None,
         }
     }

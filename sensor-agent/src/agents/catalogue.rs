@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::paths::variables_of;
+use crate::paths::{alternatives, variables_of};
 
 /// A catalogue that cannot be used.
 #[derive(Debug, Error)]
@@ -38,7 +38,7 @@ pub struct AgentRow {
     pub name: String,
     /// Where the facts of this row come from.
     pub source: String,
-    /// Globs of its executable's path.
+    /// Globs of its executable's path; `{a,b}` stands for either.
     #[serde(default)]
     pub exe: Vec<String>,
     /// Names of npm packages whose executables (`bin`) are the product.
@@ -74,6 +74,23 @@ pub struct AgentRow {
     /// Where it lists MCP servers.
     #[serde(default)]
     pub config: Vec<ConfigRow>,
+    /// What else decides what it starts or trusts.
+    #[serde(default)]
+    pub drift: Vec<DriftRow>,
+}
+
+impl AgentRow {
+    /// True when the environment has one of the product's markers. `text` gives a variable's value.
+    #[must_use]
+    pub fn is_marked(&self, text: impl Fn(&str) -> Option<String>) -> bool {
+        self.markers.iter().any(|marker| match marker.split_once('=') {
+            Some((name, wanted)) => text(name).is_some_and(|value| match wanted.strip_suffix('*') {
+                Some(start) => value.starts_with(start),
+                None => value == wanted,
+            }),
+            None => text(marker).is_some(),
+        })
+    }
 }
 
 /// How a configuration file is written.
@@ -105,6 +122,25 @@ pub struct ConfigRow {
     /// a project (the key is an absolute directory). All known shapes when empty.
     #[serde(default)]
     pub at: Vec<Vec<String>>,
+}
+
+/// A file of one product with hooks (commands that it runs by itself) or marks of trust.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriftRow {
+    /// Template with globs; relative to the project when `project` is set.
+    pub path: String,
+    /// How it is written.
+    pub format: ConfigFormat,
+    /// Looked for in the session's working directory.
+    #[serde(default)]
+    pub project: bool,
+    /// Key paths of hooks, as in [`ConfigRow::at`].
+    #[serde(default)]
+    pub hooks: Vec<Vec<String>>,
+    /// Key paths of what says whom or what the agent trusts.
+    #[serde(default)]
+    pub trust: Vec<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -144,7 +180,10 @@ impl Catalogue {
         for row in &rows.agent {
             check(origin, row)?;
         }
-        for row in rows.agent {
+        for mut row in rows.agent {
+            for globs in [&mut row.exe, &mut row.script] {
+                *globs = globs.iter().flat_map(|glob| alternatives(glob)).collect();
+            }
             self.rows.retain(|known| known.id != row.id);
             self.rows.push(row);
         }
@@ -165,8 +204,11 @@ impl Catalogue {
 
     /// Variables that move configuration files: kept of an agent's environment, and no others.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
-        let configs = self.rows.iter().flat_map(|row| &row.config);
-        configs.flat_map(|config| variables_of(&config.path))
+        self.rows.iter().flat_map(|row| {
+            let configs = row.config.iter().map(|config| &config.path);
+            let drift = row.drift.iter().map(|drift| &drift.path);
+            configs.chain(drift).flat_map(|path| variables_of(path))
+        })
     }
 }
 

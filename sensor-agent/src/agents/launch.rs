@@ -142,15 +142,15 @@ fn inner(name: &str, words: &[String]) -> Option<Vec<String>> {
         let at = words.iter().position(|w| w == "--")?;
         words.get(at + 1..).map(<[String]>::to_vec)
     };
+    let second = words.get(1).map(String::as_str);
     match name {
         "env" => {
             let rest = after_options(&["-u", "-C", "--unset", "--chdir"])?;
             let start = rest.iter().position(|w| !w.contains('='))?;
             rest.get(start..).map(<[String]>::to_vec)
         }
-        "nohup" | "setsid" | "stdbuf" | "ionice" | "chrt" | "catchsegv" | "dotenvx" => {
-            after_options(&["-i", "-o", "-e", "-c", "-n", "-p"])
-        }
+        "nohup" | "setsid" | "stdbuf" | "ionice" | "chrt" | "catchsegv" | "unbuffer" | "strace"
+        | "xvfb-run" | "firejail" => after_options(&["-i", "-o", "-e", "-c", "-n", "-p", "-f"]),
         "nice" => after_options(&["-n", "--adjustment"]),
         "sudo" | "doas" => after_options(&["-u", "-g", "-h", "-p", "-C", "-r", "-t", "-D"]),
         "timeout" => {
@@ -158,9 +158,25 @@ fn inner(name: &str, words: &[String]) -> Option<Vec<String>> {
             rest.get(1..).map(<[String]>::to_vec)
         }
         "srt" => after_dashes().or_else(|| after_options(&["-s", "--settings", "-c"])),
-        "bwrap" | "op" | "doppler" | "pipelock" | "aws-vault" | "infisical" | "chamber" => {
+        "bwrap" | "op" | "doppler" | "pipelock" | "aws-vault" | "infisical" | "chamber" | "mise"
+        | "dotenv" | "dotenvx" | "envchain" | "sops" | "vault" | "systemd-run" | "flox" => {
             after_dashes()
         }
+        // Gateways that speak MCP on one side and start a stdio server on the other.
+        "mcp-proxy" | "mcpo" | "mcp-gateway" | "mcp-scan" => after_dashes(),
+        "supergateway" => split_option(words, &["--stdio"]),
+        // `direnv exec DIR command`, `conda run -n env command`.
+        "direnv" if second == Some("exec") => words.get(3..).map(<[String]>::to_vec),
+        "conda" | "mamba" | "micromamba" if second == Some("run") => {
+            let at = first_operand(words, 2, &["-n", "-p", "--name", "--prefix", "--cwd"])?;
+            words.get(at..).map(<[String]>::to_vec)
+        }
+        "poetry" | "pdm" | "hatch" | "pixi" | "pipenv" | "rye" if second == Some("run") => {
+            let at = first_operand(words, 2, &["-p", "-e", "--project", "--manifest-path"])?;
+            words.get(at..).map(<[String]>::to_vec)
+        }
+        // `uv run [options] script.py | command`: what it runs, in the project's environment.
+        "uv" if second == Some("run") => uv_run(words),
         // These launch npm's own script with node; the words from the script on say the same.
         "node" | "nodejs" => {
             let at = script_index(words)?;
@@ -185,6 +201,66 @@ fn inner(name: &str, words: &[String]) -> Option<Vec<String>> {
             Some(title)
         }
         _ => None,
+    }
+}
+
+/// The command in one option's value.
+fn split_option(words: &[String], names: &[&str]) -> Option<Vec<String>> {
+    option_value(words, words.len(), names).map(split_command)
+}
+
+/// Options of `uv run` that take the next word.
+const UV_RUN_VALUES: [&str; 16] = [
+    "--with",
+    "--with-requirements",
+    "--with-editable",
+    "--python",
+    "-p",
+    "--project",
+    "--directory",
+    "--package",
+    "--extra",
+    "--group",
+    "--index",
+    "--index-url",
+    "--env-file",
+    "--cache-dir",
+    "--config-file",
+    "--only-group",
+];
+
+fn uv_run(words: &[String]) -> Option<Vec<String>> {
+    let module = words.iter().position(|w| w == "-m" || w == "--module");
+    let at = first_operand(words, 2, &UV_RUN_VALUES);
+    let python = |rest: &[String]| {
+        std::iter::once("python".to_owned())
+            .chain(rest.iter().cloned())
+            .collect()
+    };
+    match (module, at) {
+        (Some(module), at) if at.is_none_or(|at| at > module) => {
+            let rest = words.get(module + 1..)?;
+            Some(python(&[&["-m".to_owned()], rest].concat()))
+        }
+        (_, Some(at)) => {
+            let mut rest = words.get(at..)?.to_vec();
+            // `--directory D`: a script's path is relative to it.
+            let script = rest.first()?.clone();
+            let is_script = std::path::Path::new(&script)
+                .extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("py"));
+            if !is_script {
+                return Some(rest);
+            }
+            if let Some(dir) = option_value(words, at, &["--directory"])
+                && !script.starts_with('/')
+                && let Some(first) = rest.first_mut()
+            {
+                *first = format!("{}/{script}", dir.trim_end_matches('/'));
+            }
+            Some(python(&rest))
+        }
+        (_, None) => None,
     }
 }
 
@@ -306,10 +382,20 @@ fn launched_package(name: &str, words: &[String]) -> Option<Package> {
         ),
         ("docker" | "podman" | "nerdctl", Some("run"), _) => image(words, 2),
         ("docker" | "podman", Some("container"), Some("run")) => image(words, 3),
-        ("deno", Some("run"), _) => {
+        ("deno", Some("run" | "x"), _) => {
             let at = first_operand(words, 2, &[])?;
-            npm_spec(words.get(at)?.strip_prefix("npm:")?)
+            let spec = words.get(at)?;
+            match spec.strip_prefix("jsr:") {
+                Some(jsr) => npm_spec(jsr).map(|p| Package {
+                    ecosystem: "jsr".to_owned(),
+                    ..p
+                }),
+                None => npm_spec(spec.strip_prefix("npm:")?),
+            }
         }
+        ("dnx", ..) => nuget(words, 1),
+        ("dotnet", Some("tool"), Some("exec")) => nuget(words, 3),
+        ("go", Some("run"), _) => go(words),
         _ => None,
     }
 }
@@ -360,6 +446,30 @@ fn npm_spec(spec: &str) -> Option<Package> {
     // A range or a tag is not a version: what was installed says it.
     let version = version.filter(|v| v.starts_with(|c: char| c.is_ascii_digit()));
     Some(package("npm", name, version))
+}
+
+/// `dnx Package@1.2.3 --yes`.
+fn nuget(words: &[String], from: usize) -> Option<Package> {
+    let at = first_operand(words, from, &["--version", "--source", "--add-source"])?;
+    let spec = words.get(at)?;
+    let (name, version) = match spec.split_once('@') {
+        Some((name, version)) => (name, Some(version)),
+        None => (spec.as_str(), option_value(words, words.len(), &["--version"])),
+    };
+    let named = name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    (named && !name.is_empty()).then(|| package("nuget", name, version))
+}
+
+/// `go run example.com/mod/cmd@v1.2.3`; a path or a file is no module.
+fn go(words: &[String]) -> Option<Package> {
+    let spec = words.get(first_operand(words, 2, &["-exec", "-mod", "-modfile", "-tags"])?)?;
+    let (module, version) = spec.split_once('@')?;
+    let host = module.split('/').next()?;
+    let named = host.contains('.') && !module.starts_with(['.', '/']);
+    let version = Some(version).filter(|v| v.starts_with('v'));
+    named.then(|| package("golang", module, version))
 }
 
 fn pypi(words: &[String], from: usize, with_value: &[&str], spec_flag: &str) -> Option<Package> {

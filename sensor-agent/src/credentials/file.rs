@@ -118,6 +118,31 @@ pub fn read_watched(
     })
 }
 
+/// Makes sure that the path leads to the file with `expected` identity, for files that are known
+/// by their name alone. True when it has not changed since `access_ns`.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn check_watched(
+    view: &FsView,
+    path: &Path,
+    expected: FileId,
+    access_ns: i128,
+) -> Result<bool, ReadError> {
+    let shown = || path.to_string_lossy().into_owned();
+    let meta = view.metadata(path).map_err(|source| ReadError::Io {
+        path: shown(),
+        source,
+    })?;
+    if !meta.is_file() {
+        return Err(ReadError::NotRegular { path: shown() });
+    }
+    if FileId::from_metadata(&meta) != expected {
+        return Err(ReadError::Replaced { path: shown() });
+    }
+    Ok(modified_ns(&meta) <= access_ns)
+}
+
 fn modified_ns(meta: &std::fs::Metadata) -> i128 {
     i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())
 }

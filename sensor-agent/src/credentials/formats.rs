@@ -4,23 +4,29 @@
 //! because half a file can still hold a whole key.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use keytrail_model::credential::CredentialId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::Findings;
-use super::tokens::{self, Token};
+use super::keys::{self, Naming};
+use super::structured::{self, Field};
+use super::{Findings, Recogniser, env, kubeconfig, named, sqlite};
+use crate::agents::catalogue::ConfigFormat;
+use crate::paths::glob_matches;
 
 /// How a watched file is written. Names are those of `catalogue/watch.toml`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileFormat {
     /// `~/.aws/credentials`, `~/.aws/config`: sections are profiles.
     AwsIni,
     /// `~/.aws/cli/cache/*.json`, `~/.aws/sso/cache/*.json`: `Credentials.AccessKeyId`.
     AwsJson,
-    /// Any INI (rclone, s3cmd, boto): only values in the form of a credential count.
+    /// `key = value` with or without sections: the row's fields, URLs with a password, known forms.
     Ini,
     /// `~/.config/gh/hosts.yml`.
     GhHosts,
@@ -34,7 +40,44 @@ pub enum FileFormat {
     Dotenv,
     /// `~/.docker/config.json`: `auths.<registry>.auth`.
     DockerConfig,
+    /// `~/.kube/config`.
+    Kubeconfig,
+    /// gcloud's databases.
+    GcloudSqlite,
+    /// JSON (with comments, JSON5): the row's fields, then known forms.
+    Json,
+    /// YAML, likewise.
+    Yaml,
+    /// TOML, likewise.
+    Toml,
+    /// XML: the row's fields are names of elements.
+    Xml,
+    /// An agent's or MCP host's configuration: `env` and `headers` of its servers. JSON.
+    McpJson,
+    /// The same in TOML.
+    McpToml,
+    /// The same in YAML.
+    McpYaml,
+    /// PEM: keys by the SHA-256 of their public half, certificates by their own.
+    Pem,
+    /// An SSH key: by OpenSSH's fingerprint.
+    SshKey,
+    /// `host:port:database:user:password` a line (PostgreSQL's password file).
+    Pgpass,
+    /// The whole file is one secret, of the type of the row's only field.
+    Token,
+    /// age's key file: the recipient stands in a comment.
+    AgeKeys,
+    /// Solana's key file: 64 numbers, of which the last 32 are the address.
+    SolanaKey,
+    /// A store that is only named, never looked into: `credential-store:<store>/<path>`.
+    Store,
+    /// GnuPG's key file, named after its keygrip.
+    GpgKey,
+    /// An Ethereum key file, named after its address.
+    EthereumKey,
     /// Anything else: known token forms are looked for in the whole text.
+    #[default]
     Text,
 }
 
@@ -49,6 +92,7 @@ impl FileFormat {
         let within = |dir: &str| path.parent().is_some_and(|p| p.ends_with(dir));
         match name.as_ref() {
             "credentials" | "config" if within(".aws") => Self::AwsIni,
+            "config" if within(".kube") => Self::Kubeconfig,
             "hosts.yml" if within("gh") => Self::GhHosts,
             ".git-credentials" => Self::GitCredentials,
             "credentials" if within("git") => Self::GitCredentials,
@@ -59,10 +103,38 @@ impl FileFormat {
             _ => Self::Text,
         }
     }
+
+    /// False for files that are known by their name alone: their content is not read.
+    #[must_use]
+    pub fn reads_content(self) -> bool {
+        !matches!(self, Self::Store | Self::GpgKey | Self::EthereumKey)
+    }
+}
+
+/// How a file is read: its format, and what the catalogue's row says about its inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Form {
+    /// How it is written.
+    pub format: FileFormat,
+    /// Where its secrets stand.
+    #[serde(default)]
+    pub fields: Arc<[Field]>,
+    /// The store that it is, for [`FileFormat::Store`].
+    #[serde(default)]
+    pub store: Option<String>,
+}
+
+impl From<FileFormat> for Form {
+    fn from(format: FileFormat) -> Self {
+        Self {
+            format,
+            ..Self::default()
+        }
+    }
 }
 
 /// One credential in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Which.
     pub credential: CredentialId,
@@ -73,33 +145,56 @@ pub struct Found {
 }
 
 /// What a file holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identified {
     /// Its credentials, at most [`super::MAX_FOUND`].
     pub found: Vec<Found>,
-    /// Texts in the form of a classic GitHub token with a wrong checksum: not reported.
+    /// Texts in the form of a token with a wrong checksum: not reported.
     pub bad_checksums: u32,
     /// Credentials beyond the limit.
     pub dropped: u32,
 }
 
-/// Finds the credentials in `bytes`. The secret itself is neither returned nor kept.
-#[must_use]
-pub fn identify_file(format: FileFormat, bytes: &[u8]) -> Identified {
-    let mut findings = Findings::default();
-    match format {
-        FileFormat::AwsIni => ini(bytes, true, &mut findings),
-        FileFormat::Ini => ini(bytes, false, &mut findings),
-        FileFormat::AwsJson => aws_json(bytes, &mut findings),
-        FileFormat::GhHosts => gh_hosts(bytes, &mut findings),
-        FileFormat::GitCredentials => git_credentials(bytes, &mut findings),
-        FileFormat::Netrc => netrc(bytes, &mut findings),
-        FileFormat::Npmrc => npmrc(bytes, &mut findings),
-        FileFormat::Dotenv => dotenv(bytes, &mut findings),
-        FileFormat::DockerConfig => docker(bytes, &mut findings),
-        FileFormat::Text => findings.scan(bytes, None),
+impl Recogniser {
+    /// Finds the credentials in `bytes`, the content of `path`. The secret itself is neither
+    /// returned nor kept.
+    #[must_use]
+    pub fn identify_file(&self, form: &Form, path: &Path, bytes: &[u8]) -> Identified {
+        let mut findings = Findings::new(self);
+        let found = &mut findings;
+        let fields = &*form.fields;
+        match form.format {
+            FileFormat::AwsIni => ini(bytes, true, fields, found),
+            FileFormat::Ini => ini(bytes, false, fields, found),
+            FileFormat::AwsJson => aws_json(bytes, fields, found),
+            FileFormat::GhHosts => gh_hosts(bytes, found),
+            FileFormat::GitCredentials => git_credentials(bytes, found),
+            FileFormat::Netrc => netrc(bytes, found),
+            FileFormat::Npmrc => npmrc(bytes, found),
+            FileFormat::Dotenv => dotenv(bytes, found),
+            FileFormat::DockerConfig => docker(bytes, found),
+            FileFormat::Kubeconfig => kubeconfig::identify(bytes, found),
+            FileFormat::GcloudSqlite => sqlite::gcloud(bytes, found),
+            FileFormat::Json => structured::identify(ConfigFormat::Json, bytes, fields, found),
+            FileFormat::Yaml => structured::identify(ConfigFormat::Yaml, bytes, fields, found),
+            FileFormat::Toml => structured::identify(ConfigFormat::Toml, bytes, fields, found),
+            FileFormat::Xml => named::xml(bytes, fields, found),
+            FileFormat::McpJson => structured::mcp(ConfigFormat::Json, bytes, found),
+            FileFormat::McpToml => structured::mcp(ConfigFormat::Toml, bytes, found),
+            FileFormat::McpYaml => structured::mcp(ConfigFormat::Yaml, bytes, found),
+            FileFormat::Pem => keys::pem(bytes, Naming::Spki, None, found),
+            FileFormat::SshKey => keys::pem(bytes, Naming::Ssh, None, found),
+            FileFormat::Pgpass => pgpass(bytes, found),
+            FileFormat::Token => token(bytes, fields, found),
+            FileFormat::AgeKeys => named::age(bytes, found),
+            FileFormat::SolanaKey => named::solana(bytes, found),
+            FileFormat::Store => named::store(form.store.as_deref(), path, found),
+            FileFormat::GpgKey => named::gpg(path, found),
+            FileFormat::EthereumKey => named::ethereum(path, found),
+            FileFormat::Text => found.scan(bytes, None),
+        }
+        findings.finish()
     }
-    findings.finish()
 }
 
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -133,34 +228,101 @@ fn unquoted(value: &[u8]) -> &[u8] {
     value
 }
 
+/// One `key = value` of a section.
+type Pair<'a> = (&'a str, &'a [u8]);
+
 /// Sections and `key = value`. In AWS's own files the key names the access key id whatever its
 /// form (MinIO and test servers use others); elsewhere only the AWS form counts.
-fn ini(bytes: &[u8], aws: bool, findings: &mut Findings) {
-    let mut section: Option<String> = None;
+fn ini(bytes: &[u8], aws: bool, fields: &[Field], findings: &mut Findings<'_>) {
+    let mut name: Option<String> = None;
+    let mut pairs: Vec<Pair<'_>> = Vec::new();
     for line in lines(bytes) {
-        if let Some(header) = line.strip_prefix(b"[") {
-            let end = header
-                .iter()
-                .position(|b| *b == b']')
-                .unwrap_or(header.len());
-            section = header
-                .get(..end)
-                .map(|name| format!("[{}]", text(name.trim_ascii())));
+        let header = section_name(line);
+        if let Some(header) = header {
+            section(name.as_deref(), &pairs, aws, fields, findings);
+            pairs.clear();
+            name = Some(header.to_owned());
             continue;
         }
         if matches!(line.first(), Some(b'#' | b';')) {
             continue;
         }
-        let Some((key, value)) = split_once(line, b'=') else {
+        if let Some((key, value)) = split_once(line, b'=') {
+            pairs.push((text(key), unquoted(value)));
+        }
+    }
+    section(name.as_deref(), &pairs, aws, fields, findings);
+}
+
+/// `[name]`, or the `word "name" {` of HCL.
+fn section_name(line: &[u8]) -> Option<&str> {
+    if let Some(header) = line.strip_prefix(b"[") {
+        let end = header
+            .iter()
+            .position(|b| *b == b']')
+            .unwrap_or(header.len());
+        return header.get(..end).map(|name| text(name.trim_ascii()));
+    }
+    let inner = line.strip_suffix(b"{")?;
+    let (_, quoted) = split_once(inner, b'"')?;
+    split_once(quoted, b'"').map(|(name, _)| text(name))
+}
+
+fn section(
+    name: Option<&str>,
+    pairs: &[Pair<'_>],
+    aws: bool,
+    fields: &[Field],
+    findings: &mut Findings<'_>,
+) {
+    let of = |wanted: &str| {
+        let found = pairs
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(wanted));
+        found
+            .map(|(_, value)| text(value))
+            .filter(|value| !value.is_empty())
+    };
+    for (key, value) in pairs {
+        let entry = name.map_or_else(|| (*key).to_owned(), |name| format!("[{name}]"));
+        let entry = Some(entry.as_str());
+        if aws && key.eq_ignore_ascii_case("aws_access_key_id") {
+            let id = CredentialId::aws_access_key(text(value));
+            id.into_iter().for_each(|id| findings.push(id, entry));
+            continue;
+        }
+        let lower = key.to_ascii_lowercase();
+        let Some(field) = fields.iter().find(|f| glob_matches(&f.at, &lower)) else {
+            env::url_password(value, entry, findings);
+            findings.scan(value, entry);
             continue;
         };
-        let entry = section.as_deref();
-        if aws && key.eq_ignore_ascii_case(b"aws_access_key_id") {
-            if let Ok(id) = CredentialId::aws_access_key(text(unquoted(value))) {
-                findings.push(id, entry);
+        let beside = match field.host.as_deref() {
+            Some("key") => name,
+            Some(other) => of(other),
+            None => None,
+        };
+        let hosts: Vec<&str> = field
+            .hosts
+            .iter()
+            .map(String::as_str)
+            .chain(beside)
+            .collect();
+        match (field.id, &field.scope) {
+            (Some(kind), Some(scope)) => {
+                let id = CredentialId::scoped(kind, scope, text(value));
+                id.into_iter()
+                    .for_each(|id| findings.push_for(id, entry, &hosts));
             }
-        } else {
-            findings.scan(value, entry.or(Some(text(key))));
+            (Some(kind), None) => {
+                let id = CredentialId::new(kind, text(value));
+                id.into_iter()
+                    .for_each(|id| findings.push_for(id, entry, &hosts));
+            }
+            (None, _) => {
+                let kind = field.kind.as_deref().unwrap_or("secret");
+                findings.secret(kind, value, entry, &hosts);
+            }
         }
     }
 }
@@ -190,7 +352,7 @@ enum AwsLogin<'a> {
     Other(serde::de::IgnoredAny),
 }
 
-fn aws_json(bytes: &[u8], findings: &mut Findings) {
+fn aws_json(bytes: &[u8], fields: &[Field], findings: &mut Findings<'_>) {
     // Only the identifier is taken out; serde skips the rest without copying it.
     let Ok(cache) = serde_json::from_slice::<AwsCache<'_>>(bytes) else {
         findings.scan(bytes, None);
@@ -201,15 +363,21 @@ fn aws_json(bytes: &[u8], findings: &mut Findings) {
         Some(AwsLogin::Other(_)) | None => None,
     };
     let nested = cache.credentials.and_then(|c| c.access_key_id);
+    let mut any = false;
     for id in [nested, cache.access_key_id, login].into_iter().flatten() {
         if let Ok(id) = CredentialId::aws_access_key(id) {
             findings.push(id, None);
+            any = true;
         }
+    }
+    // A log-in at Identity Center has no access key: its bearer token is what can be stolen.
+    if !any {
+        structured::identify(ConfigFormat::Json, bytes, fields, findings);
     }
 }
 
 /// The part of YAML that `gh` writes: host names at column 0, `oauth_token:` below.
-fn gh_hosts(bytes: &[u8], findings: &mut Findings) {
+fn gh_hosts(bytes: &[u8], findings: &mut Findings<'_>) {
     let mut host: Option<&str> = None;
     for line in bytes.split(|b| *b == b'\n') {
         let top = line
@@ -222,18 +390,8 @@ fn gh_hosts(bytes: &[u8], findings: &mut Findings) {
             host = Some(text(unquoted(key)));
         }
         if key == b"oauth_token" {
-            push_github(unquoted(value), host, findings);
+            findings.github(unquoted(value), host);
         }
-    }
-}
-
-fn push_github(value: &[u8], entry: Option<&str>, findings: &mut Findings) {
-    match tokens::github_field(value) {
-        Some(Token::Credential(id)) => findings.push(id, entry),
-        Some(Token::BadChecksum) => {
-            findings.bad_checksums = findings.bad_checksums.saturating_add(1)
-        }
-        None => {}
     }
 }
 
@@ -259,7 +417,7 @@ fn is_github(host: &[u8]) -> bool {
 }
 
 /// `https://user:token@host`.
-fn git_credentials(bytes: &[u8], findings: &mut Findings) {
+fn git_credentials(bytes: &[u8], findings: &mut Findings<'_>) {
     for line in lines(bytes) {
         let Some(at) = line.windows(3).position(|w| w == b"://") else {
             continue;
@@ -274,16 +432,18 @@ fn git_credentials(bytes: &[u8], findings: &mut Findings) {
         let entry = Some(text(host));
         if is_github(host) {
             // Either place may hold the token: `https://TOKEN@...`, `https://TOKEN:x-oauth-basic@`.
-            push_github(password, entry, findings);
-            push_github(user, entry, findings);
+            findings.github(password, entry);
+            findings.github(user, entry);
+        } else if password.is_empty() {
+            findings.scan_for(userinfo, entry, &[text(host)]);
         } else {
-            findings.scan(userinfo, entry);
+            findings.secret("git-password", password, entry, &[text(host)]);
         }
     }
 }
 
 /// Words in pairs: `machine HOST login USER password SECRET`, over any number of lines.
-fn netrc(bytes: &[u8], findings: &mut Findings) {
+fn netrc(bytes: &[u8], findings: &mut Findings<'_>) {
     let mut words = bytes
         .split(|b| *b == b'\n')
         .map(|line| line.trim_ascii_start())
@@ -297,10 +457,13 @@ fn netrc(bytes: &[u8], findings: &mut Findings) {
             b"default" => host = b"default",
             b"login" | b"password" | b"account" => {
                 let value = words.next().unwrap_or_default();
+                let entry = Some(text(host));
                 if is_github(host) {
-                    push_github(value, Some(text(host)), findings);
+                    findings.github(value, entry);
+                } else if word == b"password" {
+                    findings.secret("netrc-password", value, entry, &[text(host)]);
                 } else {
-                    findings.scan(value, Some(text(host)));
+                    findings.scan(value, entry);
                 }
             }
             _ => {}
@@ -309,7 +472,7 @@ fn netrc(bytes: &[u8], findings: &mut Findings) {
 }
 
 /// `//registry/:_authToken=VALUE`; GitHub's registry takes GitHub tokens.
-fn npmrc(bytes: &[u8], findings: &mut Findings) {
+fn npmrc(bytes: &[u8], findings: &mut Findings<'_>) {
     for line in lines(bytes).filter(|l| !matches!(l.first(), Some(b'#' | b';'))) {
         let Some((key, value)) = split_once(line, b'=') else {
             continue;
@@ -320,22 +483,107 @@ fn npmrc(bytes: &[u8], findings: &mut Findings) {
             .position(|b| matches!(b, b'/' | b':'))
             .unwrap_or(host.len());
         let host = host.get(..end).unwrap_or(host);
+        let (entry, value) = (Some(text(host)), unquoted(value));
+        let own = key.starts_with(b"//");
         if is_github(host) && key.ends_with(b":_authToken") {
-            push_github(unquoted(value), Some(text(host)), findings);
+            findings.github(value, entry);
+        } else if own && key.ends_with(b":_authToken") {
+            findings.secret("npm-token", value, entry, &[text(host)]);
+        } else if own && (key.ends_with(b":_auth") || key.ends_with(b":_password")) {
+            findings.secret("npm-password", value, entry, &[text(host)]);
+        } else if matches!(key, b"_authToken" | b"_auth" | b"_password") {
+            findings.secret("npm-token", value, None, &[registry(bytes)]);
         } else {
-            findings.scan(value, Some(text(host)));
+            findings.scan(value, entry);
         }
     }
 }
 
+/// The registry that the file sets for everything, or nothing.
+fn registry(bytes: &[u8]) -> &str {
+    let pairs = lines(bytes).filter_map(|line| split_once(line, b'='));
+    let found = pairs.into_iter().find(|(key, _)| *key == b"registry");
+    found
+        .map(|(_, value)| text(unquoted(value)))
+        .unwrap_or_default()
+}
+
 /// `NAME=value`, with or without `export`.
-fn dotenv(bytes: &[u8], findings: &mut Findings) {
-    for line in lines(bytes).filter(|l| !l.starts_with(b"#")) {
-        let line = line.strip_prefix(b"export ").unwrap_or(line);
-        match split_once(line, b'=') {
-            Some((name, value)) => super::env::variable(name, unquoted(value), findings),
-            None => findings.scan(line, None),
+///
+/// Beside the variables and forms that are known, a value under a secret's name (`DB_PASSWORD`)
+/// counts; the servers that the same file names are what it is for.
+fn dotenv(bytes: &[u8], findings: &mut Findings<'_>) {
+    let pairs: Vec<Pair<'_>> = lines(bytes)
+        .filter(|line| !line.starts_with(b"#"))
+        .filter_map(|line| split_once(line.strip_prefix(b"export ").unwrap_or(line), b'='))
+        .map(|(name, value)| (text(name), unquoted(value)))
+        .collect();
+    let lookup = |other: &str| {
+        let found = pairs.iter().find(|(name, _)| *name == other);
+        found.map(|(_, value)| text(value).to_owned())
+    };
+    let servers: Vec<&str> = pairs
+        .iter()
+        .filter(|(name, value)| {
+            text(value).contains("://") || name.ends_with("_HOST") || name.ends_with("_ENDPOINT")
+        })
+        .map(|(_, value)| text(value))
+        .collect();
+    for (name, value) in &pairs {
+        let before = findings.found.len();
+        let known = env::variable(name.as_bytes(), value, findings, &lookup);
+        let nothing = !known && findings.found.len() == before;
+        // The access key id that stands beside these says which they are.
+        let of_aws = name.starts_with("AWS_");
+        if nothing && !of_aws && crate::redact::is_secret_name(name) {
+            findings.secret("secret", value, Some(name), &servers);
         }
+    }
+    // Lines that are no assignment, and values that go on over several lines (keys).
+    keys::pem(bytes, Naming::Spki, None, findings);
+    for line in lines(bytes).filter(|line| !line.contains(&b'=') && !line.starts_with(b"#")) {
+        findings.scan(line, None);
+    }
+}
+
+/// `hostname:port:database:username:password`; a backslash escapes a colon (libpq, password file).
+fn pgpass(bytes: &[u8], findings: &mut Findings<'_>) {
+    for line in lines(bytes).filter(|line| !line.starts_with(b"#")) {
+        let mut fields = vec![Zeroizing::new(Vec::new())];
+        let mut rest = line.iter();
+        while let Some(byte) = rest.next() {
+            match byte {
+                b':' if fields.len() < 5 => fields.push(Zeroizing::new(Vec::new())),
+                b'\\' => fields
+                    .last_mut()
+                    .into_iter()
+                    .for_each(|f| f.extend(rest.next())),
+                _ => fields.last_mut().into_iter().for_each(|f| f.push(*byte)),
+            }
+        }
+        let [host, _, database, user, password] = fields.as_slice() else {
+            continue;
+        };
+        let entry = format!("{}@{}/{}", text(user), text(host), text(database));
+        findings.secret("database-password", password, Some(&entry), &[text(host)]);
+    }
+}
+
+/// A file that is one secret.
+fn token(bytes: &[u8], fields: &[Field], findings: &mut Findings<'_>) {
+    let field = fields.first();
+    let kind = field.and_then(|f| f.kind.as_deref()).unwrap_or("secret");
+    let hosts: Vec<&str> = field
+        .into_iter()
+        .flat_map(|f| &f.hosts)
+        .map(String::as_str)
+        .collect();
+    let value = bytes.trim_ascii();
+    // More than a line is something else.
+    if value.contains(&b'\n') || value.len() > 16 * 1024 {
+        findings.scan_for(value, None, &hosts);
+    } else {
+        findings.secret(kind, value, None, &hosts);
     }
 }
 
@@ -356,7 +604,7 @@ struct DockerAuth<'a> {
 }
 
 /// `auths.<registry>.auth` is base64 of `user:password`.
-fn docker(bytes: &[u8], findings: &mut Findings) {
+fn docker(bytes: &[u8], findings: &mut Findings<'_>) {
     use base64::Engine as _;
     let Ok(config) = serde_json::from_slice::<DockerConfig<'_>>(bytes) else {
         findings.scan(bytes, None);
@@ -377,9 +625,9 @@ fn docker(bytes: &[u8], findings: &mut Findings) {
         for value in password.into_iter().chain(tokens.map(str::as_bytes)) {
             let host = registry.split("://").last().unwrap_or(registry);
             if is_github(host.as_bytes()) {
-                push_github(value, Some(host), findings);
+                findings.github(value, Some(host));
             } else {
-                findings.scan(value, Some(host));
+                findings.secret("docker-token", value, Some(host), &[host]);
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use keytrail_model::credential::CredentialKind;
+use keytrail_model::credential::{CredentialId, CredentialKind};
 use keytrail_model::process::{Package, UnitKind};
 use serde::Deserialize;
 use thiserror::Error;
@@ -15,16 +15,31 @@ use crate::paths::glob_matches;
 
 /// A catalogue that cannot be used.
 #[derive(Debug, Error)]
-#[error("expected readers {origin}: {source}; see catalogue/readers.toml for the form")]
-pub struct ReadersError {
-    origin: String,
-    source: toml::de::Error,
+pub enum ReadersError {
+    /// Not the expected form.
+    #[error("expected readers {origin}: {source}; see catalogue/readers.toml for the form")]
+    Form {
+        /// File name or `(built in)`.
+        origin: String,
+        /// What and where.
+        source: toml::de::Error,
+    },
+    /// A kind that does not exist.
+    #[error(
+        "expected readers {origin}: `{kind}` is no kind of credential; write a kind or kind:scope, such as aws-access-key or keyed-hash:npm-token"
+    )]
+    Kind {
+        /// File name or `(built in)`.
+        origin: String,
+        /// What was written.
+        kind: String,
+    },
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
-    kinds: Vec<CredentialKind>,
+    kinds: Vec<String>,
     #[serde(default)]
     programs: Vec<String>,
     #[serde(default)]
@@ -33,6 +48,9 @@ struct Row {
     formats: Vec<FileFormat>,
     #[serde(default)]
     agents: bool,
+    /// Agents hand it to everything that they start.
+    #[serde(default)]
+    inherited: bool,
     #[serde(rename = "source")]
     _source: String,
 }
@@ -81,10 +99,19 @@ impl Readers {
     /// # Errors
     /// [`ReadersError`] with the line at fault.
     pub fn parse(origin: &str, text: &str) -> Result<Self, ReadersError> {
-        let rows: Rows = toml::from_str(text).map_err(|source| ReadersError {
+        let rows: Rows = toml::from_str(text).map_err(|source| ReadersError::Form {
             origin: origin.to_owned(),
             source,
         })?;
+        for kind in rows.reader.iter().flat_map(|row| &row.kinds) {
+            let name = kind.split(':').next().unwrap_or(kind);
+            if CredentialKind::named(name).is_none() {
+                return Err(ReadersError::Kind {
+                    origin: origin.to_owned(),
+                    kind: kind.clone(),
+                });
+            }
+        }
         Ok(Self { rows: rows.reader })
     }
 
@@ -93,17 +120,17 @@ impl Readers {
         self.rows.extend(other.rows);
     }
 
-    /// True when the catalogue expects `reader` to read `kind` from a file written as `format`.
+    /// True when the catalogue expects `reader` to read this from a file written as `format`.
     #[must_use]
     pub fn expects_file(
         &self,
-        kind: CredentialKind,
+        credential: &CredentialId,
         format: FileFormat,
         reader: &Reader<'_>,
     ) -> bool {
         self.rows
             .iter()
-            .filter(|row| row.kinds.contains(&kind))
+            .filter(|row| row.is_about(credential))
             .filter(|row| row.formats.is_empty() || row.formats.contains(&format))
             .any(|row| row.expects(reader))
     }
@@ -112,11 +139,12 @@ impl Readers {
     ///
     /// Environments are inherited, so holding one says little, except for an MCP server: that gets
     /// its agent's environment unasked. There it is expected only when the configuration grants
-    /// the variable or the package is known to use this kind.
+    /// the variable, the package is known to use this kind, or the catalogue says that agents hand
+    /// it to all their children.
     #[must_use]
     pub fn expects_environment(
         &self,
-        kind: CredentialKind,
+        credential: &CredentialId,
         variable: &str,
         reader: &Reader<'_>,
     ) -> bool {
@@ -125,12 +153,20 @@ impl Readers {
             || self
                 .rows
                 .iter()
-                .filter(|row| row.kinds.contains(&kind) && row.formats.is_empty())
-                .any(|row| row.expects(reader) || row.has_package(reader.server))
+                .filter(|row| row.is_about(credential) && row.formats.is_empty())
+                .any(|row| row.inherited || row.expects(reader) || row.has_package(reader.server))
     }
 }
 
 impl Row {
+    fn is_about(&self, credential: &CredentialId) -> bool {
+        self.kinds.iter().any(|known| {
+            let (kind, scope) = known.split_once(':').unwrap_or((known, "*"));
+            kind == credential.kind().as_str()
+                && (scope == "*" || credential.scope().is_some_and(|s| glob_matches(scope, s)))
+        })
+    }
+
     fn expects(&self, reader: &Reader<'_>) -> bool {
         (self.agents && reader.unit == UnitKind::Agent)
             || self.has_package(reader.package)
@@ -159,7 +195,7 @@ impl Row {
 }
 
 /// False for places where anyone may put a file under any name, or where a package brings it along.
-fn installed(exe: &Path) -> bool {
+pub(super) fn installed(exe: &Path) -> bool {
     let temporary = ["/tmp", "/var/tmp", "/dev/shm"]
         .iter()
         .any(|dir| exe.starts_with(dir));
@@ -191,6 +227,37 @@ mod tests {
             name: name.to_owned(),
             version: None,
         }
+    }
+
+    fn sample(kind: CredentialKind) -> CredentialId {
+        match kind {
+            CredentialKind::AwsAccessKey => {
+                CredentialId::aws_access_key("AKIAIOSFODNN7EXAMPLE").unwrap()
+            }
+            _ => CredentialId::github_token(b"x"),
+        }
+    }
+
+    #[test]
+    fn kinds_may_have_a_scope() {
+        let text =
+            "[[reader]]\nkinds=['keyed-hash:npm-*','ssh-key']\nprograms=['npm']\nsource=''\n";
+        let readers = Readers::parse("own.toml", text).unwrap();
+        let who = reader("/usr/bin/npm", None, UnitKind::ShellTool);
+        for (id, expected) in [
+            ("keyed-hash:npm-token/00", true),
+            ("keyed-hash:pypi-token/00", false),
+            ("ssh-key:SHA256:x", true),
+        ] {
+            let id: CredentialId = id.parse().unwrap();
+            assert_eq!(
+                readers.expects_file(&id, FileFormat::Npmrc, &who),
+                expected,
+                "{id}"
+            );
+        }
+        let error = Readers::parse("own.toml", &text.replace("ssh-key", "shh-key")).unwrap_err();
+        assert!(error.to_string().contains("shh-key"), "{error}");
     }
 
     #[test]
@@ -280,7 +347,7 @@ mod tests {
             let pkg = (!pkg.is_empty()).then(|| package(pkg));
             let who = reader(exe, pkg.as_ref(), unit);
             assert_eq!(
-                readers.expects_file(kind, format, &who),
+                readers.expects_file(&sample(kind), format, &who),
                 expected,
                 "{kind} {who:?}"
             );
@@ -290,7 +357,7 @@ mod tests {
     #[test]
     fn an_mcp_server_holds_only_what_it_was_given() {
         let readers = Readers::builtin().unwrap();
-        let kind = CredentialKind::GithubToken;
+        let kind = &sample(CredentialKind::GithubToken);
         let evil = package("npm:mcp-server-evil");
         let official = package("npm:@modelcontextprotocol/server-github");
         let who = reader("/usr/bin/node", Some(&evil), UnitKind::McpServer);

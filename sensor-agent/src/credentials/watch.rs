@@ -1,14 +1,17 @@
 //! Which files the kernel is asked to watch.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use keytrail_model::credential::CredentialKind;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::formats::FileFormat;
+use super::formats::{FileFormat, Form};
+use super::structured::Field;
+use crate::agents::Catalogue;
+use crate::agents::catalogue::ConfigFormat;
 use crate::files::{FileId, FsView};
-use crate::paths::{Vars, glob_files, variables_of};
+use crate::paths::{Vars, alternatives, glob_files, glob_matches, variables_of};
 
 /// Most files of one catalogue row in one place.
 const MAX_PER_ROW: usize = 64;
@@ -25,14 +28,35 @@ pub struct WatchError {
 #[serde(deny_unknown_fields)]
 struct Row {
     path: String,
+    #[serde(default)]
     format: FileFormat,
-    kinds: Vec<CredentialKind>,
+    #[serde(default)]
+    fields: Arc<[Field]>,
+    #[serde(default)]
+    store: Option<String>,
+    #[serde(default)]
+    owners: Arc<[String]>,
     #[serde(default)]
     dir: bool,
     #[serde(default)]
     project: bool,
     #[serde(rename = "source")]
     _source: String,
+}
+
+impl Row {
+    /// In no home and moved by no variable: the same for every account.
+    fn is_system(&self) -> bool {
+        !self.project && self.path.starts_with('/')
+    }
+
+    fn form(&self) -> Form {
+        Form {
+            format: self.format,
+            fields: Arc::clone(&self.fields),
+            store: self.store.clone(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -62,9 +86,22 @@ pub struct WatchTarget {
     /// The target is a directory: every file in it counts.
     pub is_dir: bool,
     /// How to read it.
-    pub format: FileFormat,
-    /// What may be in it.
-    pub kinds: Vec<CredentialKind>,
+    pub form: Form,
+    /// Names of the programs whose own store it is: their accesses are its normal working.
+    pub owners: Arc<[String]>,
+}
+
+impl WatchTarget {
+    /// True when this executable is the store's own program, in a place where not everybody may
+    /// put one. A renamed thief passes here: it is the price for not following every browser.
+    #[must_use]
+    pub fn is_owner(&self, exe: &Path) -> bool {
+        let name = exe
+            .file_name()
+            .map(|n| n.to_string_lossy())
+            .unwrap_or_default();
+        super::readers::installed(exe) && self.owners.iter().any(|owner| glob_matches(owner, &name))
+    }
 }
 
 impl WatchCatalogue {
@@ -88,6 +125,42 @@ impl WatchCatalogue {
         Ok(Self { rows: rows.file })
     }
 
+    /// Adds the configurations of agents and MCP hosts: they hold the secrets that servers are
+    /// given, and whoever writes them decides what is started.
+    pub fn add_configs(&mut self, agents: &Catalogue) {
+        for row in agents.rows() {
+            for config in &row.config {
+                let known = self
+                    .rows
+                    .iter()
+                    .any(|known| known.path == config.path && known.project == config.project);
+                if known {
+                    continue;
+                }
+                self.rows.push(Row {
+                    path: config.path.clone(),
+                    format: match config.format {
+                        ConfigFormat::Json => FileFormat::McpJson,
+                        ConfigFormat::Toml => FileFormat::McpToml,
+                        ConfigFormat::Yaml => FileFormat::McpYaml,
+                    },
+                    fields: Arc::default(),
+                    store: None,
+                    owners: Arc::default(),
+                    dir: false,
+                    project: config.project,
+                    _source: row.source.clone(),
+                });
+            }
+        }
+    }
+
+    /// How the row with this path is read: for tests of the catalogue.
+    #[cfg(test)]
+    pub(crate) fn form_of(&self, path: &str) -> Option<Form> {
+        self.rows.iter().find(|row| row.path == path).map(Row::form)
+    }
+
     /// Adds the rows of another catalogue (the user's own).
     pub fn extend(&mut self, other: Self) {
         self.rows.extend(other.rows);
@@ -102,10 +175,20 @@ impl WatchCatalogue {
     /// What to watch for one home (and the variables of a process that runs there).
     #[must_use]
     pub fn home_targets(&self, view: &FsView, vars: &Vars) -> Vec<WatchTarget> {
-        let rows = self.rows.iter().filter(|row| !row.project);
+        let rows = self
+            .rows
+            .iter()
+            .filter(|row| !row.project && !row.is_system());
         rows.filter_map(|row| Some((row, vars.expand(&row.path)?)))
             .flat_map(|(row, path)| targets(view, row, &path))
             .collect()
+    }
+
+    /// What to watch that belongs to the machine.
+    #[must_use]
+    pub fn system_targets(&self, view: &FsView) -> Vec<WatchTarget> {
+        let rows = self.rows.iter().filter(|row| row.is_system());
+        rows.flat_map(|row| targets(view, row, &row.path)).collect()
     }
 
     /// What to watch in the working directory of an agent's session.
@@ -121,11 +204,16 @@ impl WatchCatalogue {
 }
 
 fn targets(view: &FsView, row: &Row, path: &str) -> Vec<WatchTarget> {
-    if path.contains('*') {
-        let found = glob_files(view, path, MAX_PER_ROW);
-        return found.iter().map(|p| target(view, row, p)).collect();
-    }
-    vec![target(view, row, Path::new(path))]
+    alternatives(path)
+        .into_iter()
+        .flat_map(|path| {
+            if path.contains(['*', '?']) {
+                let found = glob_files(view, &path, MAX_PER_ROW);
+                return found.iter().map(|p| target(view, row, p)).collect();
+            }
+            vec![target(view, row, Path::new(&path))]
+        })
+        .collect()
 }
 
 fn target(view: &FsView, row: &Row, path: &Path) -> WatchTarget {
@@ -141,8 +229,8 @@ fn target(view: &FsView, row: &Row, path: &Path) -> WatchTarget {
         id: meta.as_ref().map(FileId::from_metadata),
         parent: nearest_dir(view, path),
         is_dir: row.dir,
-        format: row.format,
-        kinds: row.kinds.clone(),
+        form: row.form(),
+        owners: Arc::clone(&row.owners),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where an exec puts a process: agent, MCP server, shell-tool command, or as it was.
 
 use super::{
-    AgentIdentity, AgentRow, Arc, Candidate, Configured, ExecInfo, Identified, Identity, Launch,
+    AgentIdentity, AgentRow, Arc, Candidate, Confidence, Configured, ExecInfo, Identified, Identity, Launch,
     McpServer, Node, Package, Placement, ProcessKey, ProcessSummary, Recognised, Session, Signs,
     Target, Unit, UnitKind, basename, exe_text, is_shell, place, recognise, redact_argv, servers,
     talks_to_agent,
@@ -132,6 +132,9 @@ impl Identity {
         identified: &Identified,
         current: ProcessKey,
     ) -> (ProcessKey, bool) {
+        if current != info.key {
+            self.corroborate(info, current);
+        }
         let Some(unit) = self.units.get(&current).cloned() else {
             return (self.start(Unit::new(info.key, UnitKind::Other)), true);
         };
@@ -148,6 +151,29 @@ impl Identity {
             return (current, false);
         }
         self.below_agent(info, launch, identified, &unit)
+    }
+
+    /// A child carries the product's own marker: with the executable's path that is two signs. It
+    /// raises what rests on a path alone, and never recognises anything by itself.
+    fn corroborate(&mut self, info: &ExecInfo, unit: ProcessKey) {
+        let Some(agent) = self.units.get(&unit).and_then(|unit| unit.agent.clone()) else {
+            return;
+        };
+        if agent.confidence == Confidence::High {
+            return;
+        }
+        let row = self.knowledge.agents.get(&agent.product);
+        if !row.is_some_and(|row| row.is_marked(|name| info.env.text(name))) {
+            return;
+        }
+        // The agent and all units below it share one identity.
+        for unit in self.units.values_mut() {
+            let same = unit.agent.as_mut().filter(|known| known.root == agent.root);
+            if let Some(known) = same.map(Arc::make_mut) {
+                known.confidence = Confidence::High;
+                known.method = format!("{}, and its marker in what it starts", agent.method);
+            }
+        }
     }
 
     /// A process that the agent started (or the root of a unit below the agent that execs again:

@@ -14,8 +14,8 @@ use zerocopy::FromBytes;
 use zeroize::Zeroizing;
 
 use super::event::{
-    Access, ConnBytes, ConnEvent, ExecArgs, ExecEvent, FileEvent, FileId, Head, HelloEvent,
-    KernelEvent, ProcKey, Sensitive,
+    Access, ConnBytes, ConnEvent, DnsEvent, ExecArgs, ExecEvent, FileEvent, FileId, Head,
+    HelloEvent, KernelEvent, ProcKey, ProcessAccessEvent, Sensitive, Via,
 };
 
 /// Why a record was refused.
@@ -90,6 +90,12 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         RecordKind::ConnHello => conn_hello(&read(bytes)?)?,
         RecordKind::ConnClose => conn_close(&read(bytes)?)?,
         RecordKind::Datagram => datagram(&read(bytes)?)?,
+        RecordKind::Listen => listen(&read(bytes)?)?,
+        RecordKind::UnixPeer => unix_peer(&read(bytes)?)?,
+        RecordKind::ProcessAccess => process_access(&read(bytes)?)?,
+        RecordKind::BpfLoad => bpf_load(&read(bytes)?),
+        RecordKind::Dns => dns(&read(bytes)?)?,
+        RecordKind::OpaqueSocket => opaque_socket(&read(bytes)?),
         RecordKind::ExecChunkSmall => {
             let r: process::ExecChunkSmall = read(bytes)?;
             return chunk(&r.chunk, &r.data).map(Decoded::Chunk);
@@ -261,6 +267,7 @@ fn conn_open(r: &net::ConnOpen) -> Result<KernelEvent, DecodeError> {
     match r.state {
         net::CONN_ESTABLISHED => Ok(KernelEvent::ConnOpen(conn)),
         net::CONN_FAILED => Ok(KernelEvent::ConnFailed(conn)),
+        net::CONN_ACCEPTED => Ok(KernelEvent::Accepted(conn)),
         _ => Err(DecodeError::Field("state")),
     }
 }
@@ -298,7 +305,77 @@ fn datagram(r: &net::Datagram) -> Result<KernelEvent, DecodeError> {
         cookie: r.cookie,
         remote: address(&r.remote)?,
         protocol: r.protocol,
+        raw: match r.sent {
+            0 | 1 => false,
+            2 => true,
+            _ => return Err(DecodeError::Field("sent")),
+        },
     })
+}
+
+fn listen(r: &net::Listen) -> Result<KernelEvent, DecodeError> {
+    Ok(KernelEvent::Listening {
+        head: head(&r.head),
+        local: address(&r.local)?,
+    })
+}
+
+fn unix_peer(r: &net::UnixPeer) -> Result<KernelEvent, DecodeError> {
+    let path = used(&r.path, r.path_len, "path_len")?;
+    // A path ends with its NUL, or with the length; an abstract name begins with one.
+    let end = path.iter().skip(1).position(|b| *b == 0);
+    let path = match (path.first(), end) {
+        (Some(0), _) | (_, None) => path,
+        (_, Some(at)) => path.get(..=at).unwrap_or(path),
+    };
+    Ok(KernelEvent::UnixPeer {
+        head: head(&r.head),
+        path: path.to_vec(),
+    })
+}
+
+fn process_access(r: &process::ProcessAccess) -> Result<KernelEvent, DecodeError> {
+    let via = match r.via {
+        process::VIA_ENVIRON => Via::Environ,
+        process::VIA_MEM => Via::Mem,
+        process::VIA_PTRACE => Via::Ptrace,
+        process::VIA_VM_READV => Via::VmReadv,
+        process::VIA_ATTACH => Via::Attach,
+        _ => return Err(DecodeError::Field("via")),
+    };
+    Ok(KernelEvent::ProcessAccess(ProcessAccessEvent {
+        head: head(&r.head),
+        victim: ProcKey {
+            tgid: r.victim,
+            start_ns: r.victim_start_ns,
+        },
+        via,
+        new_holder: r.new_holder != 0,
+    }))
+}
+
+fn bpf_load(r: &process::BpfLoad) -> KernelEvent {
+    KernelEvent::BpfLoad {
+        head: head(&r.head),
+    }
+}
+
+fn dns(r: &net::Dns) -> Result<KernelEvent, DecodeError> {
+    Ok(KernelEvent::Dns(DnsEvent {
+        head: head(&r.head),
+        cookie: r.cookie,
+        answer: r.flags & net::DNS_ANSWER != 0,
+        tcp: r.flags & net::DNS_TCP != 0,
+        data: used(&r.data, r.data_len, "data_len")?.to_vec(),
+    }))
+}
+
+fn opaque_socket(r: &net::OpaqueSocket) -> KernelEvent {
+    KernelEvent::OpaqueSocket {
+        head: head(&r.head),
+        family: r.family,
+        kind: r.kind,
+    }
 }
 
 #[cfg(test)]

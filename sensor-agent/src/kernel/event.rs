@@ -174,6 +174,75 @@ impl fmt::Debug for HelloEvent {
     }
 }
 
+/// A DNS message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DnsEvent {
+    /// The process that asked.
+    pub head: Head,
+    /// The socket.
+    pub cookie: u64,
+    /// It came in.
+    pub answer: bool,
+    /// Over TCP: two bytes of length come first.
+    pub tcp: bool,
+    /// The message, up to 1,024 bytes of it.
+    pub data: Vec<u8>,
+}
+
+impl fmt::Debug for DnsEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.answer { "answer" } else { "question" };
+        write!(
+            f,
+            "DnsEvent({}: {what}, {} bytes)",
+            self.cookie,
+            self.data.len()
+        )
+    }
+}
+
+/// How a process got at another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// `/proc/PID/environ`.
+    Environ,
+    /// `/proc/PID/mem`.
+    Mem,
+    /// `ptrace`.
+    Ptrace,
+    /// `process_vm_readv`.
+    VmReadv,
+    /// One of the calls that need the right to attach; which one is not known.
+    Attach,
+}
+
+impl Via {
+    /// The word for it in facts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Environ => "environ",
+            Self::Mem => "mem",
+            Self::Ptrace => "ptrace",
+            Self::VmReadv => "process_vm_readv",
+            Self::Attach => "attach",
+        }
+    }
+}
+
+/// A process got at another's memory or environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessAccessEvent {
+    /// Who, when.
+    pub head: Head,
+    /// The other process. With a start of 0 only an id is known, which may be a thread's.
+    pub victim: ProcKey,
+    /// How.
+    pub via: Via,
+    /// This access made the process tracked.
+    pub new_holder: bool,
+}
+
 /// Payload bytes of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnBytes {
@@ -233,6 +302,42 @@ pub enum KernelEvent {
         remote: SocketAddr,
         /// IP protocol number.
         protocol: u32,
+        /// A packet of a raw socket: no ports.
+        raw: bool,
+    },
+    /// A tracked process waits for TCP connections.
+    Listening {
+        /// Who, when.
+        head: Head,
+        /// Where; an unspecified address means every one.
+        local: SocketAddr,
+    },
+    /// A connection came in. The head names the process that listens.
+    Accepted(ConnEvent),
+    /// A unix socket was connected, or a datagram sent to one. Repeats within a second are left out.
+    UnixPeer {
+        /// Who, when.
+        head: Head,
+        /// The other side as it was bound: a path as given, or a NUL and an abstract name.
+        path: Vec<u8>,
+    },
+    /// Another process's memory or environment.
+    ProcessAccess(ProcessAccessEvent),
+    /// A tracked process loaded a BPF program.
+    BpfLoad {
+        /// Who, when.
+        head: Head,
+    },
+    /// A DNS message of a tracked process.
+    Dns(DnsEvent),
+    /// A packet or vsock socket of a tracked process: what goes over it is not seen.
+    OpaqueSocket {
+        /// Who, when.
+        head: Head,
+        /// `AF_*`.
+        family: u32,
+        /// `SOCK_*`.
+        kind: u32,
     },
 }
 
@@ -241,10 +346,21 @@ impl KernelEvent {
     #[must_use]
     pub fn head(&self) -> &Head {
         match self {
-            Self::Fork { head, .. } | Self::Exit { head, .. } | Self::Datagram { head, .. } => head,
+            Self::Fork { head, .. }
+            | Self::Exit { head, .. }
+            | Self::Datagram { head, .. }
+            | Self::Listening { head, .. }
+            | Self::UnixPeer { head, .. }
+            | Self::BpfLoad { head }
+            | Self::OpaqueSocket { head, .. } => head,
+            Self::ProcessAccess(e) => &e.head,
+            Self::Dns(e) => &e.head,
             Self::Exec(e) => &e.head,
             Self::File(e) => &e.head,
-            Self::ConnOpen(e) | Self::ConnFailed(e) | Self::ConnClose { conn: e, .. } => &e.head,
+            Self::ConnOpen(e)
+            | Self::ConnFailed(e)
+            | Self::Accepted(e)
+            | Self::ConnClose { conn: e, .. } => &e.head,
             Self::ConnHello(e) => &e.head,
         }
     }

@@ -37,8 +37,10 @@ pub enum Attach {
     Tracepoint(&'static str),
     /// LSM hook of this name.
     Lsm(&'static str),
-    /// To the scope's cgroup, on packets.
+    /// To the scope's cgroup, on packets that leave.
     Egress,
+    /// To the scope's cgroup, on packets that arrive.
+    Ingress,
     /// To the scope's cgroup, on socket addresses.
     SockAddr,
 }
@@ -150,6 +152,41 @@ pub const HOOKS: &[Hook] = &[
         "descriptor received from another process",
     ),
     hook(
+        "lsm_ptrace",
+        Attach::Lsm("ptrace_access_check"),
+        A,
+        Access,
+        "memory of another process: ptrace, process_vm_readv, pidfd_getfd",
+    ),
+    hook(
+        "lsm_unix_stream",
+        Attach::Lsm("unix_stream_connect"),
+        A,
+        Network,
+        "unix stream sockets: key agents, keyrings, container and system daemons",
+    ),
+    hook(
+        "lsm_unix_send",
+        Attach::Lsm("unix_may_send"),
+        A,
+        Network,
+        "unix datagram sockets",
+    ),
+    hook(
+        "lsm_socket_create",
+        Attach::Lsm("socket_create"),
+        A,
+        Network,
+        "packet and vsock sockets being made",
+    ),
+    hook(
+        "lsm_bpf",
+        Attach::Lsm("bpf"),
+        A,
+        Process,
+        "BPF programs loaded by a tracked tree",
+    ),
+    hook(
         "filemap_get_pages",
         Attach::Tracepoint("mm_filemap_get_pages"),
         B,
@@ -175,22 +212,29 @@ pub const HOOKS: &[Hook] = &[
         Attach::Tracepoint("sys_exit"),
         B,
         Access,
-        "open by system call, also of files outside the page cache",
+        "open outside the page cache, other processes' memory, unix sockets, bpf: by system call",
     ),
     judges(hook(
         "sock_state",
         Attach::Tracepoint("inet_sock_set_state"),
         None,
         Network,
-        "TCP connections with exact bytes",
+        "TCP connections out and in, listening sockets, exact bytes",
     )),
     judges(hook(
         "skb_egress",
         Attach::Egress,
         None,
         Network,
-        "TLS server names",
+        "TLS server names, questions to resolvers, raw IP sockets",
     )),
+    hook(
+        "skb_ingress",
+        Attach::Ingress,
+        None,
+        Network,
+        "answers of resolvers: names of addresses",
+    ),
     hook(
         "sock_connect4",
         Attach::SockAddr,
@@ -226,14 +270,14 @@ pub const UNSEEN: &[(Option<Plan>, CoverageArea, &str, &str)] = &[
     (
         B,
         Access,
-        "open through io_uring of files outside the page cache",
+        "open of procfs and tmpfs files, unix connect, through io_uring",
         "needs LSM hooks (plan A)",
     ),
     (
-        None,
-        Access,
-        "process_vm_readv and ptrace of a process that holds a secret",
-        "not hooked yet",
+        B,
+        Network,
+        "unix datagrams sent without connect",
+        "needs LSM hooks (plan A)",
     ),
     (
         None,
@@ -250,13 +294,25 @@ pub const UNSEEN: &[(Option<Plan>, CoverageArea, &str, &str)] = &[
     (
         None,
         Network,
-        "connections accepted, or made before tracking began",
+        "connections made before tracking began",
         "not hooked yet",
     ),
     (
         None,
         Network,
-        "unix sockets, raw sockets, QUIC server names",
-        "not hooked yet",
+        "connections that come in on a socket inherited as listening",
+        "the process that made it is not tracked",
+    ),
+    (
+        None,
+        Network,
+        "QUIC server names, names asked over HTTPS or a resolver's unix socket",
+        "encrypted, or asked by another process; the connection itself is seen",
+    ),
+    (
+        None,
+        Network,
+        "what goes over packet and vsock sockets",
+        "no hook sees the packets; that the socket is made is seen",
     ),
 ];

@@ -343,11 +343,12 @@ fn rows(plan: Plan, results: &BTreeMap<&str, Result<(), String>>) -> Vec<Coverag
     hooks.chain(unseen).collect()
 }
 
-fn hook_name(hook: &Hook) -> String {
+pub(super) fn hook_name(hook: &Hook) -> String {
     match hook.attach {
         Attach::Tracepoint(name) => format!("tp_btf/{name}"),
         Attach::Lsm(name) => format!("lsm/{name}"),
         Attach::Egress => "cgroup_skb/egress".to_owned(),
+        Attach::Ingress => "cgroup_skb/ingress".to_owned(),
         Attach::SockAddr => format!("cgroup/{}", hook.program.trim_start_matches("sock_")),
     }
 }
@@ -404,14 +405,15 @@ fn attach(bpf: &mut Ebpf, hook: &Hook, cgroup: &File, btf: &AyaBtf) -> Result<()
                 program.load(name, btf)?;
                 program.attach()?;
             }
-            Attach::Egress => {
+            Attach::Egress | Attach::Ingress => {
+                let direction = if hook.attach == Attach::Egress {
+                    CgroupSkbAttachType::Egress
+                } else {
+                    CgroupSkbAttachType::Ingress
+                };
                 let program: &mut CgroupSkb = program.try_into()?;
                 program.load()?;
-                program.attach(
-                    cgroup,
-                    CgroupSkbAttachType::Egress,
-                    CgroupAttachMode::Single,
-                )?;
+                program.attach(cgroup, direction, CgroupAttachMode::Single)?;
             }
             Attach::SockAddr => {
                 let program: &mut CgroupSockAddr = program.try_into()?;

@@ -7,6 +7,9 @@
 
 mod actor;
 mod cases;
+#[cfg(test)]
+mod catalogue;
+mod ids;
 mod loss;
 pub(in crate::kernel) mod stage;
 
@@ -142,7 +145,7 @@ fn run_all(prefix: &[&str], config: &SensorConfig, filter: &str, tally: &mut Tal
             for row in &stage.sensor.coverage().rows {
                 println!("  {:?}: {}: {:?}", row.area, row.what, row.state);
             }
-            for case in cases::CASES.iter().filter(|c| c.name.contains(filter)) {
+            for case in cases::all().filter(|c| c.name.contains(filter)) {
                 let outcome = stage.play(case);
                 tally.report(case.name, outcome);
             }
@@ -159,10 +162,21 @@ fn run_all(prefix: &[&str], config: &SensorConfig, filter: &str, tally: &mut Tal
         }
         Err(stage::StageError::Broken(why)) => tally.report("load", Outcome::Failed(why)),
     }
-    for (name, case) in loss::CASES.iter().filter(|(name, _)| name.contains(filter)) {
+    for (name, case) in stages().filter(|(name, _)| name.contains(filter)) {
         let outcome = case(prefix, config);
         tally.report(name, outcome);
     }
+}
+
+/// A case that needs a sensor of its own.
+type Play = fn(&[&str], &SensorConfig) -> Outcome;
+
+/// Those cases.
+fn stages() -> impl Iterator<Item = (&'static str, Play)> {
+    loss::CASES.iter().copied().chain([
+        (ids::REUSED, ids::reused as Play),
+        (ids::OUTSIDER, ids::outsider),
+    ])
 }
 
 /// Directory for the files of the cases: a real file system, if there is one.

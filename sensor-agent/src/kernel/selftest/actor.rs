@@ -1,16 +1,26 @@
 //! What the actors do. Each runs as a process of its own inside the scope.
 
+mod evade;
+mod forks;
+mod reach;
+mod uring;
+
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
     net::{TcpStream, UdpSocket},
     os::{
-        fd::{AsFd, AsRawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::net::UnixStream,
     },
-    process::Command,
+    path::Path,
+    process::{Command, Stdio},
     sync::Arc,
 };
+
+use nix::unistd::{ForkResult, Pid};
+
+pub(super) use reach::QUESTION;
 
 /// Exit code of an actor that lacks the rights for its act.
 pub(super) const CANNOT: i32 = 77;
@@ -34,6 +44,7 @@ pub(super) fn run(args: &[String]) -> Done {
     match act.as_str() {
         "read" => fs::read(arg).map(drop)?,
         "open" => File::open(arg).map(drop)?,
+        "create" => File::create(arg).map(drop)?,
         "bind" => return bind_mount(arg),
         "inherited" => {
             let mut file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -50,7 +61,7 @@ pub(super) fn run(args: &[String]) -> Done {
                 .args([arg.as_str(), "/dev/null"])
                 .env_clear()
                 .env(BIG_VARIABLE.0, "x".repeat(BIG_VARIABLE.1))
-                .stdout(std::process::Stdio::null())
+                .stdout(Stdio::null())
                 .status()?;
             if !status.success() {
                 return Err("cat failed".into());
@@ -83,17 +94,17 @@ pub(super) fn run(args: &[String]) -> Done {
                 return Err("somebody listens there".into());
             }
         }
-        "spin" => {
-            for _ in 0..arg.parse::<u32>()? {
-                Command::new("/bin/cat").arg("/dev/null").status()?;
-            }
+        "spin" => spin(number(arg)?)?,
+        "flood" => {
+            let (_, path) = arg.split_once('|').ok_or("want number|path")?;
+            spin(number(arg)? / 2)?;
+            fs::read(path)?;
+            spin(number(arg)? / 2)?;
         }
         "fan" => {
             let mut children = Vec::new();
-            for _ in 0..arg.parse::<u32>()? {
-                let child = Command::new("/bin/cat")
-                    .stdin(std::process::Stdio::piped())
-                    .spawn()?;
+            for _ in 0..number(arg)? {
+                let child = Command::new("/bin/cat").stdin(Stdio::piped()).spawn()?;
                 children.push(child);
             }
             for mut child in children {
@@ -119,9 +130,57 @@ pub(super) fn run(args: &[String]) -> Done {
                 TcpStream::connect(address).map(drop)
             });
         }
-        _ => return Err(format!("no such act: {act}").into()),
+        _ => {
+            return evade::act(act, arg)
+                .or_else(|| forks::act(act, arg))
+                .or_else(|| uring::act(act, arg))
+                .or_else(|| reach::act(act, arg))
+                .unwrap_or_else(|| Err(format!("no such act: {act}").into()));
+        }
     }
     Ok(())
+}
+
+/// The number that an argument begins with.
+fn number(arg: &str) -> Result<u32, std::num::ParseIntError> {
+    arg.split('|').next().unwrap_or_default().parse()
+}
+
+/// Runs a program many times.
+fn spin(times: u32) -> io::Result<()> {
+    for _ in 0..times {
+        Command::new("/bin/cat").arg("/dev/null").status()?;
+    }
+    Ok(())
+}
+
+/// `program`, started as this actor was, for another act. It waits for a byte on its input.
+fn again(program: &Path, act: &str, arg: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(std::env::args().skip(1).take_while(|a| a != "--actor"))
+        .args(["--actor", act, arg])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    command
+}
+
+/// Forks; the child does `act` and exits with what it returns.
+#[expect(
+    unsafe_code,
+    reason = "the cases are about fork, which has no safe form"
+)]
+fn fork(act: impl FnOnce() -> i32) -> Result<Pid, Box<dyn std::error::Error>> {
+    // SAFETY: actors fork before they hold a lock that another thread could have taken, and the
+    // child leaves without running destructors.
+    match unsafe { nix::unistd::fork()? } {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let code = act();
+            // SAFETY: see above.
+            unsafe { libc::_exit(code) }
+        }
+    }
 }
 
 /// Repeats an operation and prints this thread's CPU nanoseconds for one.
@@ -160,9 +219,12 @@ fn bind_mount(path: &str) -> Done {
 }
 
 /// Maps a descriptor that was inherited, and touches the mapping.
-#[expect(unsafe_code, reason = "the case is about mmap, which has no safe form")]
 fn map(_path: &str) -> Done {
-    let fd = io::stdout().as_fd().try_clone_to_owned()?;
+    map_descriptor(io::stdout().as_fd())
+}
+
+#[expect(unsafe_code, reason = "the case is about mmap, which has no safe form")]
+fn map_descriptor(fd: BorrowedFd<'_>) -> Done {
     // SAFETY: a new private mapping, of which one byte is read while the file is not cut.
     let byte = unsafe {
         let (prot, flags) = (libc::PROT_READ, libc::MAP_PRIVATE);
@@ -180,7 +242,11 @@ fn map(_path: &str) -> Done {
 }
 
 fn connect(address: &str) -> Done {
-    let mut stream = TcpStream::connect(address)?;
+    talk(TcpStream::connect(address)?)
+}
+
+/// Sends what the listener expects and takes its answer.
+fn talk(mut stream: TcpStream) -> Done {
     stream.write_all(&vec![b'x'; SENT])?;
     stream.shutdown(std::net::Shutdown::Write)?;
     let mut answer = Vec::new();

@@ -1,5 +1,8 @@
 //! The cases: one entry each.
 
+mod evasions;
+mod reach;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -76,7 +79,12 @@ const fn net(
 }
 
 /// All cases.
-pub(super) const CASES: &[Case] = &[
+pub(super) fn all() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(evasions::CASES).chain(reach::CASES)
+}
+
+/// The plain cases.
+const CASES: &[Case] = &[
     file("open and read", "read", OPENS, as_is),
     file("open without reading", "open", BARE_OPENS, as_is),
     file("through a symlink", "read", OPENS, symlink),

@@ -5,18 +5,46 @@ use std::time::Duration;
 use keytrail_abi::RecordKind;
 
 use super::{
-    Outcome,
+    Outcome, Play,
     stage::{Stage, StageError, go},
 };
-use crate::kernel::{KernelEvent, SensorConfig, event::ProcKey};
-
-type Play = fn(&[&str], &SensorConfig) -> Outcome;
+use crate::kernel::{
+    KernelEvent, SensorConfig,
+    event::{FileId, ProcKey},
+};
 
 /// The cases.
 pub(super) const CASES: &[(&str, Play)] = &[
     ("loss: rings overflow", rings_overflow),
     ("loss: process map full", map_full),
+    ("loss: a flood does not drown an access", flood),
 ];
+
+/// A storm of programs overflows the rings of processes; the one access in the middle of it, which
+/// has a ring of its own, arrives all the same, and so does its count.
+fn flood(prefix: &[&str], config: &SensorConfig) -> Outcome {
+    let config = SensorConfig {
+        ring_bytes: Some(4096),
+        ..config.clone()
+    };
+    play(prefix, config, "flood", "200", |events, loss| {
+        let (exec, file) = (
+            loss.kind(RecordKind::Exec),
+            loss.kind(RecordKind::FileAccess),
+        );
+        if exec.ring_full == 0 {
+            return Err("the storm did not overflow its ring".to_owned());
+        }
+        let came = events
+            .iter()
+            .filter(|e| matches!(e, KernelEvent::File(f) if f.inode_watched))
+            .count() as u64;
+        if came == 0 || came != file.submitted || file.lost() != 0 {
+            return Err(format!("{came} accesses came, {file:?}"));
+        }
+        Ok(())
+    })
+}
 
 fn rings_overflow(prefix: &[&str], config: &SensorConfig) -> Outcome {
     // A page holds some dozen announcements and not one large piece.
@@ -69,15 +97,21 @@ fn play(prefix: &[&str], config: SensorConfig, act: &str, arg: &str, check: Chec
         Err(StageError::Cannot(why)) => return Outcome::Skipped(why),
         Err(StageError::Broken(why)) => return Outcome::Failed(why),
     };
-    let before = stage.sensor.loss();
+    let mut before = stage.sensor.loss();
     let result = (|| {
-        let mut child = stage.actor(act, arg, None)?;
+        // For the act that touches a watched file; beside the others it means nothing.
+        let path = stage.dir.0.join("credentials");
+        std::fs::write(&path, "[default]\n")?;
+        stage.sensor.watch().add_inode(FileId::at(&path)?)?;
+        let arg = format!("{arg}|{}", path.display());
+        let mut child = stage.actor(act, &arg, None)?;
         stage.sensor.watch().track(ProcKey {
             tgid: child.id(),
             start_ns: 0,
         })?;
-        // Clears what the start of the actor itself left.
-        stage.sensor.drain(&mut Vec::new());
+        // Clears what the start of the actor itself left; from here on everything is compared.
+        stage.collect(Duration::ZERO);
+        before = stage.sensor.loss();
         go(&mut child)?;
         child.wait()?;
         Ok::<_, Box<dyn std::error::Error>>(())
@@ -90,7 +124,7 @@ fn play(prefix: &[&str], config: SensorConfig, act: &str, arg: &str, check: Chec
     if let Some((name, row)) = loss.kinds.iter().find(|(_, row)| !row.balanced()) {
         return Outcome::Failed(format!("{name} does not add up: {row:?}"));
     }
-    // The canary's own share, and the actor's exec, came before.
+    // The canary's share, and the actor's own start, came before.
     for ((_, now), (_, then)) in loss.kinds.iter_mut().zip(&before.kinds) {
         now.seen -= then.seen;
         now.submitted -= then.submitted;

@@ -149,7 +149,7 @@ impl Stage {
         if let Some(helper) = prepared.helper {
             drop(helper.join());
         }
-        let events = self.collect(Duration::from_millis(400));
+        let events = self.collect(Duration::from_millis(200));
         watch.remove_inode(file);
         if case.watch_dir {
             watch.remove_dir(FileId::at(&place.0)?);

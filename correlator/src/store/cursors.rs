@@ -1,0 +1,53 @@
+//! How far each stream of each source has been taken in.
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::{Batch, Reader, StoreError};
+
+/// A position in a stream of records, committed with the uses before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The configured source.
+    pub source: String,
+    /// Which of its streams: a path, a URL; empty where there is only one.
+    pub stream: String,
+    /// The position as JSON; its form is the delivery's own.
+    pub position: String,
+}
+
+impl Batch<'_> {
+    /// Remembers a position, in place of the stream's earlier one.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn put_cursor(&self, cursor: &Cursor) -> Result<(), StoreError> {
+        self.tx
+            .prepare_cached(
+                "INSERT INTO cursors (source, stream, position, moved_ms) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (source, stream) DO UPDATE SET
+                    position = excluded.position, moved_ms = excluded.moved_ms",
+            )?
+            .execute(params![
+                cursor.source,
+                cursor.stream,
+                cursor.position,
+                self.now_ms
+            ])?;
+        Ok(())
+    }
+}
+
+impl Reader {
+    /// The position of a stream, when it has one.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn cursor(&self, source: &str, stream: &str) -> Result<Option<String>, StoreError> {
+        self.with(|conn| {
+            Ok(conn
+                .prepare_cached("SELECT position FROM cursors WHERE source = ?1 AND stream = ?2")?
+                .query_row([source, stream], |row| row.get(0))
+                .optional()?)
+        })
+    }
+}

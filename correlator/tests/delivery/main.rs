@@ -1,0 +1,33 @@
+//! How records arrive: every way in, with senders that misbehave, rotations, crashes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    missing_docs,
+    dead_code,
+    reason = "test code: it fails by panicking and has no public interface"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod kill;
+mod poll;
+mod push;
+mod streams;
+mod tail;
+
+use common::{minutes_ago, record};
+use correlator::sources::config::{SourceConfig, Via};
+
+/// A CloudTrail record on one line.
+pub fn line(id: &str) -> String {
+    format!("{}\n", record(id, minutes_ago(10)))
+}
+
+/// A source of CloudTrail records.
+pub fn source(name: &str, via: Via) -> SourceConfig {
+    SourceConfig::of(name, "aws.cloudtrail", via)
+}
