@@ -134,9 +134,7 @@ impl Tally {
             && arrives >= truth.began
             && truth.kind.is_told_by(alert.verdict)
         {
-            self.told
-                .entry(alert.credential.clone())
-                .or_insert(arrives);
+            self.told.entry(alert.credential.clone()).or_insert(arrives);
         }
     }
 
@@ -172,7 +170,10 @@ impl Tally {
                     outcome.false_titles.push(title.clone());
                 }
             } else {
-                *outcome.lesser_alerts.entry(verdict.to_string()).or_default() += 1;
+                *outcome
+                    .lesser_alerts
+                    .entry(verdict.to_string())
+                    .or_default() += 1;
             }
         }
         outcome.false_alerts_per_1000 =
