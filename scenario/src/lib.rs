@@ -16,6 +16,7 @@ mod error;
 mod file;
 mod moment;
 mod random;
+mod raw;
 pub mod report;
 mod script;
 pub mod simulate;
@@ -25,5 +26,5 @@ mod world;
 
 pub use error::ScenarioError;
 pub use file::{Evidence, Expected, Pattern};
-pub use script::{RawParser, Scenario, Step, load, load_all};
+pub use script::{Scenario, Step, load, load_all};
 pub use vary::Variation;

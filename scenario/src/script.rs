@@ -22,7 +22,7 @@ use crate::{cloud, endpoint};
 
 /// Takes a provider's record apart: the source's name (`aws.cloudtrail`) and the record's bytes.
 /// Several uses or none may come of one record; an error says why it is refused.
-pub type RawParser<'a> = dyn Fn(&str, &[u8]) -> Result<Vec<Consumption>, String> + 'a;
+pub(crate) type RawParser<'a> = dyn Fn(&str, &[u8]) -> Result<Vec<Consumption>, String> + 'a;
 
 /// When every story begins that does not say otherwise.
 const START: Timestamp = Timestamp::constant(1_767_225_600, 0);
@@ -77,13 +77,13 @@ pub struct Scenario {
 ///
 /// # Errors
 /// With file and line, at the first thing that is wrong.
-pub fn load_all(path: &Path, raw: &RawParser<'_>) -> Result<Vec<Scenario>, ScenarioError> {
+pub fn load_all(path: &Path) -> Result<Vec<Scenario>, ScenarioError> {
     let read = |source| ScenarioError::Read {
         path: path.to_owned(),
         source,
     };
     if !path.is_dir() {
-        return Ok(vec![load(path, raw)?]);
+        return Ok(vec![load(path)?]);
     }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(read)? {
@@ -99,19 +99,19 @@ pub fn load_all(path: &Path, raw: &RawParser<'_>) -> Result<Vec<Scenario>, Scena
     if files.is_empty() {
         return Err(ScenarioError::Empty(path.to_owned()));
     }
-    files.iter().map(|file| load(file, raw)).collect()
+    files.iter().map(|file| load(file)).collect()
 }
 
 /// Loads one scenario file.
 ///
 /// # Errors
 /// With file and line, at the first thing that is wrong.
-pub fn load(path: &Path, raw: &RawParser<'_>) -> Result<Scenario, ScenarioError> {
+pub fn load(path: &Path) -> Result<Scenario, ScenarioError> {
     let text = std::fs::read_to_string(path).map_err(|source| ScenarioError::Read {
         path: path.to_owned(),
         source,
     })?;
-    read(path, &text, raw)
+    read(path, &text, &crate::raw::uses)
 }
 
 /// Reads a scenario from its text; `path` is for messages.
@@ -605,7 +605,7 @@ fn raw_record(
     Ok(())
 }
 
-/// Puts times (`${+5m}`, `${now}`) and identifiers (`${aws}`, the name of a credential) in.
+/// Puts times (`${+5m}`, `${now}`, `${ms:+5m}` for milliseconds since 1970) and identifiers (`${aws}`, the name of a credential) in.
 fn fill(world: &World, body: &str, now: Option<Timestamp>) -> Result<String, Fault> {
     let mut filled = String::new();
     let mut rest = body;
@@ -614,6 +614,10 @@ fn fill(world: &World, body: &str, now: Option<Timestamp>) -> Result<String, Fau
         filled.push_str(before);
         match (name, now) {
             ("now", Some(now)) => filled.push_str(&now.to_string()),
+            (name, _) if name.starts_with("ms:") => {
+                let time = moment(name.trim_start_matches("ms:"), world.start)?;
+                filled.push_str(&time.as_millisecond().to_string());
+            }
             (name, _) if name.starts_with(['+', '-']) => {
                 filled.push_str(&moment(name, world.start)?.to_string());
             }

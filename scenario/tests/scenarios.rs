@@ -12,8 +12,7 @@ fn dir() -> PathBuf {
 }
 
 fn scenarios() -> Vec<Scenario> {
-    let raw = |source: &str, _: &[u8]| Err(format!("no parser for {source} in this test"));
-    load_all(&dir(), &raw).unwrap_or_else(|error| panic!("{error}"))
+    load_all(&dir()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// `known-misses.txt`: what the join does not get right yet, so that it is neither forgotten nor

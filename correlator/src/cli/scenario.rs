@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use keytrail_model::consumption::Consumption;
 use keytrail_scenario::check::check;
 use keytrail_scenario::load_all;
 use keytrail_scenario::report::Report;
@@ -35,7 +34,7 @@ pub(super) fn scenario(command: &ScenarioCommand) -> Result<()> {
     let ScenarioCommand::Run(args) = command;
     let mut checked = Vec::new();
     for path in &args.paths {
-        for scenario in load_all(path, &raw_record)? {
+        for scenario in load_all(path)? {
             checked.push(check(&scenario, !args.as_written));
         }
     }
@@ -53,17 +52,4 @@ pub(super) fn scenario(command: &ScenarioCommand) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Takes a provider's record as the source of that name would.
-fn raw_record(source: &str, bytes: &[u8]) -> Result<Vec<Consumption>, String> {
-    let kind = SourceKind::named(source).ok_or_else(|| {
-        let known: Vec<&str> = SourceKind::ALL.iter().map(|kind| kind.as_str()).collect();
-        format!("no source is called `{source}`; known: {}", known.join(", "))
-    })?;
-    let mut uses = Vec::new();
-    Parser::new(kind, Options::default())
-        .parse(bytes, &mut uses)
-        .map_err(|rejection| rejection.to_string())?;
-    Ok(uses)
 }

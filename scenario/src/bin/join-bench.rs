@@ -20,9 +20,7 @@ use keytrail_model::fact::{
     NameSource, Transport, Watermark,
 };
 use keytrail_model::ids::{BootId, ConnectionId, EventRef, HostId, ProcessKey, RecordId};
-use keytrail_model::process::{
-    Actor, AgentIdentity, Confidence, ProcessSummary, UnitKind, User,
-};
+use keytrail_model::process::{Actor, AgentIdentity, Confidence, ProcessSummary, UnitKind, User};
 use serde_json::json;
 use uuid::Uuid;
 

@@ -12,7 +12,7 @@ use keytrail_model::process::{Package, UnitKind};
 use super::sensor::{Doer, Sensor, file, variable};
 use super::{Air, START, after};
 use crate::random::Random;
-use crate::world::credential;
+use crate::world::{credential, inode_of};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -105,7 +105,12 @@ impl Endpoint {
             seed,
             random,
             role,
-            sensor: Sensor::new(host_name(role, number, 0), format!("user{number}"), offset_ms, START),
+            sensor: Sensor::new(
+                host_name(role, number, 0),
+                format!("user{number}"),
+                offset_ms,
+                START,
+            ),
             place: Place::Office,
             hotel: 0,
             aws: made_up("aws-access-key", seed, holder, 0),
@@ -243,7 +248,8 @@ impl Endpoint {
     fn aws_command(&mut self, time: Timestamp, air: &mut Air) {
         let doer = self.sensor.doer(UnitKind::ShellTool, "/usr/local/bin/aws");
         let key = self.aws.clone();
-        self.sensor.expose(time, &key, &doer, file(CREDENTIALS), false, air);
+        self.sensor
+            .expose(time, &key, &doer, file(CREDENTIALS), false, air);
         let mut time = after(time, 300);
         for _ in 0..1 + self.random.draw(3) {
             self.call(time, &key, &doer, 1 + self.random.clone().draw(3), air);
@@ -288,7 +294,8 @@ impl Endpoint {
         let exe = "/home/user/app/.terraform/providers/terraform-provider-aws_v6";
         let doer = self.sensor.doer(UnitKind::ShellTool, exe);
         let key = self.aws.clone();
-        self.sensor.expose(time, &key, &doer, file(CREDENTIALS), false, air);
+        self.sensor
+            .expose(time, &key, &doer, file(CREDENTIALS), false, air);
         for turn in 0..2 + self.random.draw(3) {
             let calls = 4 + self.random.draw(16);
             self.call(after(time, 500 + turn * 700), &key, &doer, calls, air);
@@ -297,19 +304,28 @@ impl Endpoint {
 
     /// An MCP server that keeps a connection for hours and uses it now and then.
     fn pooled_server(&mut self, time: Timestamp, air: &mut Air) {
-        let mut doer = self.sensor.doer(UnitKind::McpServer, "/home/user/.cache/uv/bin/python");
+        let mut doer = self
+            .sensor
+            .doer(UnitKind::McpServer, "/home/user/.cache/uv/bin/python");
         doer.package = Some(Package {
             ecosystem: "pypi".to_owned(),
             name: "awslabs.core-mcp-server".to_owned(),
             version: Some("1.0.9".to_owned()),
         });
         let key = self.aws.clone();
-        self.sensor.expose(time, &key, &doer, variable("AWS_ACCESS_KEY_ID"), false, air);
+        self.sensor
+            .expose(time, &key, &doer, variable("AWS_ACCESS_KEY_ID"), false, air);
         let (service, name) = self.service();
         let (local, from) = (self.local(), self.outside());
-        let lasts = 20 * MINUTE + self.random.draw(90 * MINUTE);
         let opened = after(time, 500);
-        self.sensor.connect(opened, &doer, (local, &name), lasts, 90_000, air);
+        let mut lasts = 20 * MINUTE + self.random.draw(90 * MINUTE);
+        if self.place == Place::Hotel {
+            // A connection does not outlive the address that it was made from.
+            let into = u64::try_from(opened.as_millisecond()).unwrap_or(0) % HOUR;
+            lasts = lasts.min(HOUR.saturating_sub(into + 1_000)).max(3_000);
+        }
+        self.sensor
+            .connect(opened, &doer, (local, &name), lasts, 90_000, air);
         self.record(after(opened, 300), &key, service, &name, from, air);
         for _ in 0..self.random.draw(6) {
             let moment = after(opened, 1_000 + self.random.draw(lasts - 2_000));
@@ -321,12 +337,19 @@ impl Endpoint {
     fn assumed_role(&mut self, time: Timestamp, air: &mut Air) {
         let doer = self.sensor.doer(UnitKind::ShellTool, "/usr/local/bin/aws");
         let key = self.aws.clone();
-        self.sensor.expose(time, &key, &doer, file(CREDENTIALS), false, air);
+        self.sensor
+            .expose(time, &key, &doer, file(CREDENTIALS), false, air);
         let (local, from) = (self.local(), self.outside());
         let name = "sts.us-east-1.amazonaws.com";
-        self.sensor.connect(after(time, 200), &doer, (local, name), 900, 2_000, air);
+        self.sensor
+            .connect(after(time, 200), &doer, (local, name), 900, 2_000, air);
         self.records += 1;
-        let session = made_up("aws-session-key", self.seed, self.number, self.records + 1_000);
+        let session = made_up(
+            "aws-session-key",
+            self.seed,
+            self.number,
+            self.records + 1_000,
+        );
         let mut usage = self.usage(after(time, 400), &key, "sts", name, from);
         usage.minted = Some(session.clone());
         usage.class = ActionClass::Mint;
@@ -334,7 +357,14 @@ impl Endpoint {
         self.deliver(usage, air);
         let child = self.sensor.doer(UnitKind::ShellTool, "/usr/bin/terraform");
         let later = after(time, 2_000);
-        self.sensor.expose(later, &session, &child, variable("AWS_ACCESS_KEY_ID"), false, air);
+        self.sensor.expose(
+            later,
+            &session,
+            &child,
+            variable("AWS_ACCESS_KEY_ID"),
+            false,
+            air,
+        );
         self.call(after(later, 500), &session, &child, 3, air);
     }
 
@@ -345,7 +375,8 @@ impl Endpoint {
         self.sensor.expose(time, &token, &doer, source, false, air);
         let (local, from) = (self.local(), self.outside());
         let opened = after(time, 300);
-        self.sensor.connect(opened, &doer, (local, "api.github.com"), 3_000, 9_000, air);
+        self.sensor
+            .connect(opened, &doer, (local, "api.github.com"), 3_000, 9_000, air);
         for call in 0..1 + self.random.draw(3) {
             let moment = after(opened, 200 + call * 700);
             let usage = self.github_usage(moment, &token, from);
@@ -377,7 +408,8 @@ impl Endpoint {
             (4_000, "github.com"),
             (7_000, "cdn.playwright.dev"),
         ] {
-            self.sensor.connect(after(time, at), &doer, (local, name), 3_000, 2_000, air);
+            self.sensor
+                .connect(after(time, at), &doer, (local, name), 3_000, 2_000, air);
         }
     }
 
@@ -385,19 +417,22 @@ impl Endpoint {
     fn script(&mut self, time: Timestamp, air: &mut Air) {
         let doer = self.sensor.doer(UnitKind::ShellTool, "/usr/bin/python3");
         let key = self.aws.clone();
-        self.sensor.expose(time, &key, &doer, file(CREDENTIALS), true, air);
+        self.sensor
+            .expose(time, &key, &doer, file(CREDENTIALS), true, air);
         self.call(after(time, 700), &key, &doer, 4, air);
         if self.random.below(4) == 0 {
             let local = self.local();
             let name = "staging.corp.example";
-            self.sensor.connect(after(time, 9_000), &doer, (local, name), 900, 5_000, air);
+            self.sensor
+                .connect(after(time, 9_000), &doer, (local, name), 900, 5_000, air);
         }
     }
 
     fn search_home(&mut self, time: Timestamp, air: &mut Air) {
         let doer = self.sensor.doer(UnitKind::ShellTool, "/usr/bin/rg");
         let (key, token) = (self.aws.clone(), self.github.clone());
-        self.sensor.expose(time, &key, &doer, file(CREDENTIALS), true, air);
+        self.sensor
+            .expose(time, &key, &doer, file(CREDENTIALS), true, air);
         let source = file("/home/user/.config/gh/hosts.yml");
         self.sensor.expose(time, &token, &doer, source, true, air);
     }
@@ -407,19 +442,27 @@ impl Endpoint {
         let time = after(now, 52 * MINUTE);
         let doer = self.sensor.doer(UnitKind::ShellTool, "/usr/local/bin/aws");
         let old = self.aws.clone();
-        self.sensor.expose(time, &old, &doer, file(CREDENTIALS), false, air);
+        self.sensor
+            .expose(time, &old, &doer, file(CREDENTIALS), false, air);
         let (local, from) = (self.local(), self.outside());
         let name = "iam.amazonaws.com";
-        self.sensor.connect(after(time, 300), &doer, (local, name), 4_000, 2_000, air);
+        self.sensor
+            .connect(after(time, 300), &doer, (local, name), 4_000, 2_000, air);
         self.generation += 1;
-        self.aws = made_up("aws-access-key", self.seed, self.number, u64::from(self.generation));
+        self.aws = made_up(
+            "aws-access-key",
+            self.seed,
+            self.number,
+            u64::from(self.generation),
+        );
         let mut usage = self.usage(after(time, 700), &old, "iam", name, from);
         usage.minted = Some(self.aws.clone());
         usage.class = ActionClass::Mint;
         "CreateAccessKey".clone_into(&mut usage.action);
         self.deliver(usage, air);
         let (new, later) = (self.aws.clone(), after(time, 3_000));
-        self.sensor.expose(later, &new, &doer, file(CREDENTIALS), false, air);
+        self.sensor
+            .expose(later, &new, &doer, file(CREDENTIALS), false, air);
     }
 
     fn build_job(&mut self, now: Timestamp, air: &mut Air) {
@@ -437,7 +480,12 @@ impl Endpoint {
         let old = self.session.as_ref().is_none_or(|(_, until)| *until <= now);
         if old {
             self.records += 1;
-            let session = made_up("aws-session-key", self.seed, self.number, self.records + 1_000);
+            let session = made_up(
+                "aws-session-key",
+                self.seed,
+                self.number,
+                self.records + 1_000,
+            );
             self.session = Some((session, after(now, 6 * HOUR)));
         }
         let Some((session, _)) = self.session.clone() else {
@@ -468,7 +516,11 @@ impl Endpoint {
         // CloudTrail's times are whole seconds; its tlsDetails are not always there.
         let whole = Timestamp::from_second(time.as_second()).unwrap_or(time);
         let repeated = self.random.below(10) < 7;
-        let region = name.split('.').rev().nth(2).filter(|label| label.contains('-'));
+        let region = name
+            .split('.')
+            .rev()
+            .nth(2)
+            .filter(|label| label.contains('-'));
         Consumption {
             caller: Caller::Address { address: from },
             granularity_ms: 1_000,
@@ -501,9 +553,13 @@ impl Endpoint {
 }
 
 fn deliver(random: &mut Random, usage: Consumption, air: &mut Air) {
+    // A provider delivers a file for some minutes of a service in a region at once, its records in
+    // any order; a few records come on their own, hours later.
+    let minutes = usage.time.as_second().div_euclid(300);
+    let file = format!("{} {:?} {minutes}", usage.service, usage.region);
     let delay = match random.below(100) {
         0..2 => HOUR + random.draw(23 * HOUR),
-        _ => 2 * MINUTE + random.draw(13 * MINUTE),
+        _ => 5 * MINUTE + inode_of(&file) % (10 * MINUTE) + random.draw(2_000),
     };
     let arrives = after(usage.time, delay);
     if random.below(100) == 0 {
@@ -514,12 +570,7 @@ fn deliver(random: &mut Random, usage: Consumption, air: &mut Air) {
 }
 
 /// CI jobs on hosted runners: no sensor there, role sessions from a cloud's addresses.
-pub(super) fn hosted_runners(
-    random: &mut Random,
-    now: Timestamp,
-    endpoints: u32,
-    air: &mut Air,
-) {
+pub(super) fn hosted_runners(random: &mut Random, now: Timestamp, endpoints: u32, air: &mut Air) {
     for _ in 0..endpoints.div_ceil(50) {
         let number = random.draw(1 << 40);
         let session = made_up("aws-session-key", number, 0, 0);

@@ -133,7 +133,9 @@ impl Sensor {
 
     fn arrival(&self, time: Timestamp) -> Timestamp {
         let soon = after(time, 700);
-        self.away_until.filter(|back| *back > time).map_or(soon, |back| after(back, 700))
+        self.away_until
+            .filter(|back| *back > time)
+            .map_or(soon, |back| after(back, 700))
     }
 
     fn watermark(&mut self, time: Timestamp, air: &mut Air) {
@@ -146,7 +148,10 @@ impl Sensor {
             seen_from: self.seen_from,
         };
         // After the facts of the same moment.
-        air.send(after(self.arrival(time), 1_500), Input::Watermark(watermark));
+        air.send(
+            after(self.arrival(time), 1_500),
+            Input::Watermark(watermark),
+        );
     }
 
     pub(super) fn fact(&mut self, time: Timestamp, fact: Fact, air: &mut Air) {
@@ -196,7 +201,10 @@ impl Sensor {
         unexpected_reader: bool,
         air: &mut Air,
     ) {
-        let root = ProcessKey { pid: 7, start_ns: 7 };
+        let root = ProcessKey {
+            pid: 7,
+            start_ns: 7,
+        };
         let who: AgentIdentity = agent("claude-code", None, Some("2.1.330".to_owned()), root);
         let summary = |key, exe: &str| ProcessSummary {
             key,

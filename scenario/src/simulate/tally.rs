@@ -45,10 +45,13 @@ pub struct Outcome {
     pub inputs: u64,
     /// Uses among them, each once.
     pub uses: u64,
-    /// Credentials without a theft that were ever called `confirmed` or `unexplained-use`.
+    /// Credentials that were ever called `confirmed` or `unexplained-use` without a theft, or
+    /// before it.
     pub false_alerts: u64,
     /// The same, for 1,000 endpoint-days.
     pub false_alerts_per_1000: f64,
+    /// Those of them that are still open at the end.
+    pub false_at_the_end: u64,
     /// Titles of some of them.
     pub false_titles: Vec<String>,
     /// Credentials without a theft by the strongest verdict ever told, below those.
@@ -73,6 +76,10 @@ pub(super) struct Tally {
     accomplices: BTreeSet<CredentialId>,
     worst: BTreeMap<CredentialId, (Verdict, String)>,
     told: BTreeMap<CredentialId, Timestamp>,
+    /// The last verdict on each credential.
+    present: BTreeMap<CredentialId, Verdict>,
+    /// Stolen credentials that were called stolen before they were used.
+    early: BTreeSet<CredentialId>,
 }
 
 impl Tally {
@@ -85,6 +92,8 @@ impl Tally {
             accomplices: BTreeSet::new(),
             worst: BTreeMap::new(),
             told: BTreeMap::new(),
+            present: BTreeMap::new(),
+            early: BTreeSet::new(),
         }
     }
 
@@ -116,12 +125,16 @@ impl Tally {
             let said = (alert.verdict, alert.title.clone());
             self.worst.insert(alert.credential.clone(), said);
         }
-        if let Some(truth) = self.truths.get(&alert.credential)
+        self.present.insert(alert.credential.clone(), alert.verdict);
+        let truth = self.truths.get(&alert.credential);
+        if truth.is_some_and(|truth| arrives < truth.began) && is_claim(alert.verdict) {
+            self.early.insert(alert.credential.clone());
+        }
+        if let Some(truth) = truth
+            && arrives >= truth.began
             && truth.kind.is_told_by(alert.verdict)
         {
-            self.told
-                .entry(alert.credential.clone())
-                .or_insert(arrives);
+            self.told.entry(alert.credential.clone()).or_insert(arrives);
         }
     }
 
@@ -133,6 +146,7 @@ impl Tally {
             uses: self.uses,
             false_alerts: 0,
             false_alerts_per_1000: 0.0,
+            false_at_the_end: 0,
             false_titles: Vec::new(),
             lesser_alerts: BTreeMap::new(),
             thefts: BTreeMap::new(),
@@ -141,16 +155,25 @@ impl Tally {
             unwatched: 0,
         };
         for (credential, (verdict, title)) in &self.worst {
-            if self.truths.contains_key(credential) || self.accomplices.contains(credential) {
+            let stolen = self.truths.contains_key(credential);
+            let early = self.early.contains(credential);
+            if (stolen && !early) || self.accomplices.contains(credential) {
                 continue;
             }
-            if matches!(verdict, Verdict::Confirmed | Verdict::UnexplainedUse) {
+            if is_claim(*verdict) {
                 outcome.false_alerts += 1;
+                let present = self.present.get(credential);
+                if !stolen && present.is_some_and(|verdict| is_claim(*verdict)) {
+                    outcome.false_at_the_end += 1;
+                }
                 if outcome.false_titles.len() < MAX_SHOWN {
                     outcome.false_titles.push(title.clone());
                 }
             } else {
-                *outcome.lesser_alerts.entry(verdict.to_string()).or_default() += 1;
+                *outcome
+                    .lesser_alerts
+                    .entry(verdict.to_string())
+                    .or_default() += 1;
             }
         }
         outcome.false_alerts_per_1000 =
@@ -183,6 +206,11 @@ impl Tally {
     }
 }
 
+/// A verdict that says that a use was not the holders' own.
+fn is_claim(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Confirmed | Verdict::UnexplainedUse)
+}
+
 fn number(count: u64) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
@@ -193,12 +221,13 @@ impl Outcome {
     pub fn text(&self) -> String {
         let mut text = format!(
             "{} endpoint-days, {} inputs, {} records of uses\n\
-             false alerts (confirmed, unexplained-use): {}, {:.3} for 1,000 endpoint-days\n",
+             false alerts (confirmed, unexplained-use): {}, {:.3} for 1,000 endpoint-days; {} still open\n",
             self.endpoint_days,
             self.inputs,
             self.uses,
             self.false_alerts,
             self.false_alerts_per_1000,
+            self.false_at_the_end,
         );
         for title in &self.false_titles {
             text.push_str(&format!("  - {title}\n"));

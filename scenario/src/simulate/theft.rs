@@ -133,7 +133,11 @@ impl Plan {
         let used = after(time, plan.delay.max(MINUTE));
         let truth = Truth {
             kind: plan.kind,
-            began: if plan.kind == Kind::Unused { time } else { used },
+            began: if plan.kind == Kind::Unused {
+                time
+            } else {
+                used
+            },
         };
         let stolen = match plan.kind {
             Kind::Github => victim.github.clone(),
@@ -147,7 +151,9 @@ impl Plan {
     fn steal(&mut self, time: Timestamp, victim: &mut Endpoint, air: &mut Air) {
         if self.kind == Kind::Leak {
             // The victim has used it before, so that sensors know it.
-            let doer = victim.sensor.doer(UnitKind::ShellTool, "/usr/local/bin/aws");
+            let doer = victim
+                .sensor
+                .doer(UnitKind::ShellTool, "/usr/local/bin/aws");
             let (key, source) = (victim.aws.clone(), file("/home/user/.aws/credentials"));
             let before = time.checked_sub(jiff::SignedDuration::from_secs(300));
             victim
@@ -165,11 +171,16 @@ impl Plan {
             version: Some("1.0.3".to_owned()),
         });
         let (credential, source) = match self.kind {
-            Kind::Github => (victim.github.clone(), file("/home/user/.config/gh/hosts.yml")),
+            Kind::Github => (
+                victim.github.clone(),
+                file("/home/user/.config/gh/hosts.yml"),
+            ),
             Kind::Environment => (victim.aws.clone(), variable("AWS_ACCESS_KEY_ID")),
             _ => (victim.aws.clone(), file("/home/user/.aws/credentials")),
         };
-        victim.sensor.expose(time, &credential, &doer, source, true, air);
+        victim
+            .sensor
+            .expose(time, &credential, &doer, source, true, air);
         let local = victim.local();
         if self.kind == Kind::MassSecrets {
             let name = "secretsmanager.us-east-1.amazonaws.com";
@@ -208,10 +219,14 @@ impl Plan {
             }
             Kind::MassSecrets => self.read_secrets(stolen, victim, air),
             Kind::SameSecond => {
-                let doer = victim.sensor.doer(UnitKind::ShellTool, "/usr/local/bin/aws");
+                let doer = victim
+                    .sensor
+                    .doer(UnitKind::ShellTool, "/usr/local/bin/aws");
                 let (local, source) = (victim.local(), file("/home/user/.aws/credentials"));
                 victim.sensor.expose(used, &key, &doer, source, false, air);
-                victim.sensor.connect(used, &doer, (local, name), 1_500, 2_000, air);
+                victim
+                    .sensor
+                    .connect(used, &doer, (local, name), 1_500, 2_000, air);
                 let usage = victim.usage(after(used, 300), &key, "sts", name, thief);
                 victim.deliver(usage, air);
             }
@@ -220,8 +235,7 @@ impl Plan {
                     let moment = after(used, call * 20_000);
                     let mut usage = victim.usage(moment, &key, "sts", name, thief);
                     if self.kind == Kind::Session && call == 0 {
-                        let session =
-                            made_up("aws-session-key", self.number, 0, 1 << 40);
+                        let session = made_up("aws-session-key", self.number, 0, 1 << 40);
                         usage.minted = Some(session.clone());
                         usage.class = ActionClass::Mint;
                         "GetSessionToken".clone_into(&mut usage.action);
@@ -247,7 +261,9 @@ impl Plan {
             let mut usage = victim.usage(moment, &key, "secretsmanager", name, from);
             "GetSecretValue".clone_into(&mut usage.action);
             usage.class = ActionClass::SecretRead;
-            usage.resources = vec![format!("arn:aws:secretsmanager:us-east-1:1:secret:app-{secret}")];
+            usage.resources = vec![format!(
+                "arn:aws:secretsmanager:us-east-1:1:secret:app-{secret}"
+            )];
             victim.deliver(usage, air);
         }
     }
