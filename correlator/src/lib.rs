@@ -16,6 +16,7 @@ pub mod config;
 pub mod counters;
 pub mod graph;
 pub mod ingest;
+pub mod owners;
 pub mod partition;
 pub mod replay;
 pub mod runner;
