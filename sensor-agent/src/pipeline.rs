@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use keytrail_model::credential::CredentialId;
 use keytrail_model::fact::{
     ConnectionClosed, ConnectionNamed, ConnectionOpened, Exposure, ExposureSource, Fact,
-    NameSource, ProcessExited, ProcessStarted, Transport,
+    NameSource, ProcessExited, ProcessStarted, TamperKind, Transport,
 };
 use keytrail_model::ids::{ConnectionId, ProcessKey};
 use keytrail_model::process::UnitKind;
@@ -24,10 +24,14 @@ use crate::identity::{Identity, Placed};
 use crate::kernel::KernelEvent;
 use crate::kernel::event::{ConnEvent, ExecEvent, FileEvent, Head, ProcKey};
 use crate::kernel::watch::Watch;
+use crate::names::Names;
+use crate::sockets::Sockets;
 use crate::tree::proc::ProcEntry;
 use crate::tree::{ExecInfo, FdKind, RawArgv, SecretEnv};
 use crate::watchlist::{self, WatchList};
 
+/// `AF_PACKET`.
+const AF_PACKET: u32 = 17;
 /// A unit that reads the same credential again within this time is not reported again.
 const QUIET: SignedDuration = SignedDuration::from_mins(10);
 /// Most (unit, credential) pairs remembered for that.
@@ -54,6 +58,8 @@ pub struct PipelineCounters {
     pub of_nobody: u64,
     /// Connections whose server name could not be read.
     pub unreadable_hellos: u64,
+    /// Messages to or from resolvers that could not be read.
+    pub unreadable_names: u64,
 }
 
 /// See the module's documentation.
@@ -64,6 +70,10 @@ pub struct Pipeline {
     hellos: Hellos,
     clock: BootClock,
     recent: HashMap<Seen, Timestamp>,
+    sockets: Sockets,
+    names: Names,
+    held: Held,
+    edges: Edges,
     counters: PipelineCounters,
 }
 
@@ -86,6 +96,14 @@ impl Pipeline {
             hellos: Hellos::default(),
             clock,
             recent: HashMap::new(),
+            sockets: Sockets::builtin().unwrap_or_else(|error| {
+                // A test reads the same text.
+                tracing::error!(%error, "no socket is known");
+                Sockets::none()
+            }),
+            names: Names::default(),
+            held: Held::default(),
+            edges: Edges::default(),
             counters: PipelineCounters::default(),
         }
     }
@@ -106,6 +124,7 @@ impl Pipeline {
     pub fn counters(&self) -> PipelineCounters {
         PipelineCounters {
             unreadable_hellos: self.hellos.given_up(),
+            unreadable_names: self.names.unreadable(),
             ..self.counters
         }
     }
@@ -175,17 +194,28 @@ impl Pipeline {
                 head,
                 cookie,
                 remote,
+                raw,
                 ..
             } => {
-                self.datagram(&head, cookie, remote, out);
+                let transport = if raw { Transport::Raw } else { Transport::Udp };
+                self.datagram(&head, cookie, remote, transport, out);
             }
-            KernelEvent::Listening { .. }
-            | KernelEvent::Accepted(_)
-            | KernelEvent::UnixPeer { .. }
-            | KernelEvent::ProcessAccess(_)
-            | KernelEvent::BpfLoad { .. }
-            | KernelEvent::Dns(_)
-            | KernelEvent::OpaqueSocket { .. } => {}
+            KernelEvent::Listening { head, local } => self.listening(&head, local, out),
+            KernelEvent::Accepted(conn) => self.accepted(&conn, out),
+            KernelEvent::UnixPeer { head, path } => self.unix_peer(&head, &path, out),
+            KernelEvent::ProcessAccess(access) => self.process_access(&access, out),
+            KernelEvent::Dns(message) => self.dns(&message, out),
+            KernelEvent::BpfLoad { head } => {
+                let what = TamperKind::BpfLoaded;
+                self.tampering(&head, what, "a tracked process loaded a BPF program", out);
+            }
+            KernelEvent::OpaqueSocket { head, family, .. } => {
+                let detail = match family {
+                    AF_PACKET => "a tracked process made a packet socket: its traffic is not seen",
+                    _ => "a tracked process made a vsock socket: its traffic is not seen",
+                };
+                self.tampering(&head, TamperKind::OpaqueSocket, detail, out);
+            }
         }
         self.counters.facts += (out.len() - before) as u64;
     }
@@ -414,6 +444,7 @@ impl Pipeline {
     fn exposure(&mut self, exposure: Exposure, time: Timestamp, out: &mut Vec<Timed>) {
         let from_file = matches!(exposure.source, ExposureSource::File { .. });
         let unit = exposure.actor.unit;
+        self.held.add(unit, &exposure.credential);
         let seen = (
             unit,
             exposure.credential.clone(),
@@ -447,17 +478,26 @@ impl Pipeline {
         let id = ConnectionId(conn.cookie);
         let fact = self.connection(&conn.head, id, Transport::Tcp, conn.local, conn.remote);
         out.extend(fact.map(|fact| (self.wall(conn.head.ts_boot_ns), fact)));
+        self.reached(&conn.head, id, conn.remote, out);
     }
 
-    fn datagram(&mut self, head: &Head, cookie: u64, remote: SocketAddr, out: &mut Vec<Timed>) {
+    fn datagram(
+        &mut self,
+        head: &Head,
+        cookie: u64,
+        remote: SocketAddr,
+        transport: Transport,
+        out: &mut Vec<Timed>,
+    ) {
         let unknown = match remote.ip() {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let id = datagram_id(cookie, remote);
         let local = SocketAddr::new(unknown, 0);
-        let fact = self.connection(head, id, Transport::Udp, local, remote);
+        let fact = self.connection(head, id, transport, local, remote);
         out.extend(fact.map(|fact| (self.wall(head.ts_boot_ns), fact)));
+        self.reached(head, id, remote, out);
     }
 
     fn connection(
@@ -492,6 +532,10 @@ impl Pipeline {
         }))
     }
 }
+
+mod surroundings;
+
+use surroundings::{Edges, Held};
 
 /// A datagram socket talks to many: each peer is a connection of its own. The top bit keeps these
 /// apart from socket cookies, which count up from 1.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use keytrail_model::coverage::Coverage;
-use keytrail_model::fact::{Fact, Gap, GapKind};
+use keytrail_model::fact::{Fact, Gap, GapKind, TamperKind, Tampering};
 use keytrail_model::ids::BootId;
 use keytrail_pki::files::{FileError, private_folder};
 use keytrail_pki::token::JoinToken;
@@ -45,6 +45,9 @@ const ENROL_PATIENCE: Duration = Duration::from_secs(3);
 const ENROL_RETRY: Duration = Duration::from_secs(2);
 /// A wall clock that steps by more than this is reported.
 const CLOCK_STEP_MS: i128 = 1_000;
+/// An agent that did not come round for this long, while the machine was awake, is reported: it was
+/// stopped, or starved.
+const STOPPED: Duration = Duration::from_secs(10);
 
 /// Why the agent cannot start. Each is one clear line.
 #[derive(Debug, Error)]
@@ -254,14 +257,17 @@ async fn work(
             outbox.watermark(mark);
         }
         if ticked.elapsed() >= TICK {
+            let stopped = stopped(ticked.elapsed());
             ticked = Instant::now();
-            tick_clock(pipeline);
+            let signs = stopped.into_iter().chain(tick_clock(pipeline));
+            push(outbox, signs.collect());
             let gaps = health.look(sensor.loss(), mark, pipeline, &uplink.status());
             push(outbox, gaps);
             last.note(mark);
         }
         if refreshed.elapsed() >= REFRESH {
             refreshed = Instant::now();
+            push(outbox, pipeline.sums(mark));
             pipeline.files().refresh();
             seed::executables(pipeline, &sensor.watch(), homes);
         }
@@ -277,17 +283,53 @@ fn push(outbox: &Outbox, facts: Vec<Timed>) {
     let _counted = outbox.push(facts);
 }
 
-fn tick_clock(pipeline: &mut Pipeline) {
-    match BootClock::measure() {
-        Ok(clock) => {
-            let step = pipeline.clock().step_to(&clock).as_millis();
-            if step.abs() > CLOCK_STEP_MS {
-                warn!(step_ms = %step, "the wall clock was set: later facts have the new time");
-            }
-            pipeline.set_clock(clock);
+/// Takes a new measurement of the clock; a step of it is worth a fact.
+fn tick_clock(pipeline: &mut Pipeline) -> Option<Timed> {
+    let clock = match BootClock::measure() {
+        Ok(clock) => clock,
+        Err(error) => {
+            warn!(%error, "cannot read the clock");
+            return None;
         }
-        Err(error) => warn!(%error, "cannot read the clock"),
+    };
+    let step = pipeline.clock().step_to(&clock).as_millis();
+    pipeline.set_clock(clock);
+    clock_moved(step)
+}
+
+fn clock_moved(step_ms: i128) -> Option<Timed> {
+    if step_ms.abs() <= CLOCK_STEP_MS {
+        return None;
     }
+    warn!(%step_ms, "the wall clock was set: later facts have the new time");
+    let detail = format!("the wall clock moved by {step_ms} ms");
+    Some(sign(TamperKind::ClockMoved, detail))
+}
+
+/// The time since the last round, on a clock that stands still while the machine sleeps, was so long
+/// that something must have kept the agent from running. The kernel went on recording meanwhile; what
+/// it had no room for is counted and told as a gap.
+fn stopped(elapsed: Duration) -> Option<Timed> {
+    if elapsed < STOPPED {
+        return None;
+    }
+    warn!(
+        seconds = elapsed.as_secs(),
+        "the agent did not run for a while"
+    );
+    let detail = format!("the agent did not run for {} s", elapsed.as_secs());
+    Some(sign(TamperKind::AgentStopped, detail))
+}
+
+/// Something that was done to this sensor by nobody it has seen.
+fn sign(what: TamperKind, detail: String) -> Timed {
+    let tampering = Tampering {
+        what,
+        detail,
+        process: None,
+        unit: None,
+    };
+    (clock::now(), Fact::Tampering(tampering))
 }
 
 fn uplink_config(config: &Config, clock: &BootClock) -> Result<UplinkConfig, RunError> {
@@ -429,6 +471,22 @@ impl LastMark {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signs_of_tampering_are_told_once_they_are_clear() {
+        let kind = |sign: Option<Timed>| match sign {
+            Some((_, Fact::Tampering(tampering))) => Some(tampering.what),
+            Some((_, other)) => panic!("{other:?}"),
+            None => None,
+        };
+        assert_eq!(kind(stopped(Duration::from_secs(2))), None);
+        assert_eq!(
+            kind(stopped(Duration::from_secs(11))),
+            Some(TamperKind::AgentStopped)
+        );
+        assert_eq!(kind(clock_moved(-900)), None);
+        assert_eq!(kind(clock_moved(-3_600_000)), Some(TamperKind::ClockMoved));
+    }
 
     #[test]
     fn the_time_without_an_agent_is_a_gap() {
