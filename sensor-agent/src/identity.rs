@@ -26,8 +26,8 @@ use crate::agents::{Catalogue, CatalogueError};
 use crate::credentials::readers::ReadersError;
 use crate::credentials::watch::WatchError;
 use crate::credentials::{
-    Hasher, Identified as Contents, ReadError, Reader, Readers, Recogniser, TokenCatalogue,
-    TokensError, WatchCatalogue, WatchTarget, file, read_watched,
+    Hasher, Identified as Contents, ReadError, Reader, Readers, Recogniser, Sandbox,
+    SandboxCounters, TokenCatalogue, TokensError, WatchCatalogue, WatchTarget, file, open_watched,
 };
 use crate::files::{FileId, FsView};
 use crate::paths::Vars;
@@ -131,6 +131,8 @@ pub struct IdentityCounters {
     pub configs_unreadable: u64,
     /// Processes below an agent whose standard descriptors were not read in time.
     pub stdio_unknown: u64,
+    /// What the parsing process did, and what the agent had to parse itself.
+    pub sandbox: SandboxCounters,
 }
 
 /// See the module's documentation.
@@ -141,6 +143,7 @@ pub struct Identity {
     tree: ProcessTree,
     units: HashMap<ProcessKey, Unit>,
     configs: ConfigReader,
+    sandbox: Option<Sandbox>,
     stdio_unknown: u64,
 }
 
@@ -154,8 +157,16 @@ impl Identity {
             tree: ProcessTree::new(limits),
             units: HashMap::new(),
             configs: ConfigReader::default(),
+            sandbox: None,
             stdio_unknown: 0,
         }
+    }
+
+    /// Has credential files parsed in a process without privileges from now on.
+    #[must_use]
+    pub fn parsing_in(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = Some(sandbox);
+        self
     }
 
     /// The catalogues.
@@ -293,6 +304,11 @@ impl Identity {
             tree: self.tree.counters(),
             configs_unreadable: self.configs.unreadable(),
             stdio_unknown: self.stdio_unknown,
+            sandbox: self
+                .sandbox
+                .as_ref()
+                .map(Sandbox::counters)
+                .unwrap_or_default(),
         }
     }
 
@@ -430,13 +446,22 @@ impl Identity {
                 false,
             ));
         }
-        let content = read_watched(view, path, id)?;
-        let contents = recogniser.identify_file(&target.form, &target.path, content.bytes());
-        Ok((
-            contents,
-            content.version_known(access_ns),
-            content.truncated,
-        ))
+        let open = open_watched(view, path, id)?;
+        let parsed = self
+            .sandbox
+            .as_ref()
+            .and_then(|sandbox| sandbox.identify(&target.form, &target.path, &open.file));
+        let (contents, content) = match parsed {
+            Some(contents) => (contents, open.unread()?),
+            None => {
+                let content = open.read()?;
+                let form = &target.form;
+                let contents = recogniser.identify_file(form, &target.path, content.bytes());
+                (contents, content)
+            }
+        };
+        let known = content.version_known(access_ns);
+        Ok((contents, known, content.truncated))
     }
 
     fn reader(&self, key: ProcessKey, ask: impl FnOnce(&Readers, &Reader<'_>) -> bool) -> bool {

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::clock::{self, BootClock};
 use crate::config::{Config, ConfigError};
-use crate::credentials::{Hasher, HasherError, Recogniser, TokenCatalogue};
+use crate::credentials::{Hasher, HasherError, Recogniser, Sandbox, TokenCatalogue};
 use crate::health::Health;
 use crate::identity::{Identity, IdentityError, Knowledge};
 use crate::kernel::hooks::Plan;
@@ -138,6 +138,33 @@ fn knowledge(config: &Config) -> Result<Knowledge, RunError> {
     Ok(knowledge)
 }
 
+/// The process that parses credential files, started.
+fn sandbox(config: &Config, knowledge: &Knowledge) -> Result<Sandbox, RunError> {
+    let root = config.state_dir.join("parse-root");
+    private_folder(&root)?;
+    let tokens = config
+        .catalogues
+        .tokens
+        .iter()
+        .map(|path| Ok((path.display().to_string(), read(path, "")?)))
+        .collect::<Result<Vec<_>, RunError>>()?;
+    let sandbox = Sandbox::new(
+        PathBuf::from("/proc/self/exe"),
+        root,
+        tokens,
+        knowledge.recogniser.hasher(),
+    );
+    match sandbox.probe().map(|layers| layers.missing()) {
+        Ok(missing) if missing.is_empty() => info!("credential files are parsed in a sandbox"),
+        Ok(missing) => warn!(
+            ?missing,
+            "the parsing process is not held by everything it should be"
+        ),
+        Err(error) => warn!(%error, "credential files are parsed in the agent itself"),
+    }
+    Ok(sandbox)
+}
+
 /// What the kernel side is told.
 ///
 /// # Errors
@@ -186,7 +213,8 @@ pub async fn run(
 
     let people = People::read();
     let homes = people.homes();
-    let identity = Identity::new(knowledge, people, TreeLimits::default());
+    let sandbox = sandbox(config, &knowledge)?;
+    let identity = Identity::new(knowledge, people, TreeLimits::default()).parsing_in(sandbox);
     let mut pipeline = Pipeline::new(identity, sensor.watch(), clock);
     let mut facts: Vec<Timed> = Vec::new();
     seed::executables(&pipeline, &sensor.watch(), &homes);
