@@ -47,7 +47,7 @@ pub const COMMAND: &str = "parse-helper";
 /// Longest message.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// How long the child may take for one file.
-const PATIENCE: Duration = Duration::from_millis(750);
+const PATIENCE: Duration = Duration::from_millis(1_500);
 /// How long it may take to start.
 const START_PATIENCE: Duration = Duration::from_secs(3);
 /// Starts that fail in a row before no more are tried.
@@ -108,6 +108,9 @@ pub enum SandboxError {
     /// It cannot be started or spoken with.
     #[error("the parsing process: {0}")]
     Io(#[from] io::Error),
+    /// It did not answer in time.
+    #[error("the parsing process did not answer in time")]
+    Time,
     /// It said something that cannot be.
     #[error("the parsing process answered with what is no answer")]
     Answer,
@@ -137,6 +140,8 @@ pub struct SandboxCounters {
     pub parsed: u64,
     /// Files that the agent had to parse itself.
     pub in_process: u64,
+    /// Files that took too long: nobody parses them, what is in them stays unidentified.
+    pub timed_out: u64,
     /// Children that had to be replaced.
     pub restarts: u64,
 }
@@ -150,6 +155,7 @@ pub struct Sandbox {
     failed_starts: AtomicU64,
     parsed: AtomicU64,
     in_process: AtomicU64,
+    timed_out: AtomicU64,
     restarts: AtomicU64,
 }
 
@@ -181,6 +187,7 @@ impl Sandbox {
             failed_starts: AtomicU64::new(0),
             parsed: AtomicU64::new(0),
             in_process: AtomicU64::new(0),
+            timed_out: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
         }
     }
@@ -191,6 +198,7 @@ impl Sandbox {
         SandboxCounters {
             parsed: self.parsed.load(Ordering::Relaxed),
             in_process: self.in_process.load(Ordering::Relaxed),
+            timed_out: self.timed_out.load(Ordering::Relaxed),
             restarts: self.restarts.load(Ordering::Relaxed),
         }
     }
@@ -217,17 +225,28 @@ impl Sandbox {
     }
 
     /// Has the child parse an open file. `None`: it could not; the caller parses, which is counted.
+    /// A file that takes too long is parsed by nobody: it would hold the agent up just as long.
     #[must_use]
     pub fn identify(&self, form: &Form, path: &Path, file: &File) -> Option<Identified> {
-        let asked = self.ask(form, path, file);
-        match &asked {
-            Ok(_) => self.parsed.fetch_add(1, Ordering::Relaxed),
+        match self.ask(form, path, file) {
+            Ok(found) => {
+                self.parsed.fetch_add(1, Ordering::Relaxed);
+                Some(found)
+            }
+            Err(SandboxError::Time) => {
+                tracing::warn!(path = %path.display(), "a credential file takes too long to parse: what is in it stays unidentified");
+                self.timed_out.fetch_add(1, Ordering::Relaxed);
+                Some(Identified {
+                    dropped: 1,
+                    ..Identified::default()
+                })
+            }
             Err(error) => {
                 tracing::warn!(%error, path = %path.display(), "a credential file is parsed in the agent itself");
-                self.in_process.fetch_add(1, Ordering::Relaxed)
+                self.in_process.fetch_add(1, Ordering::Relaxed);
+                None
             }
-        };
-        asked.ok()
+        }
     }
 
     fn ask(&self, form: &Form, path: &Path, file: &File) -> Result<Identified, SandboxError> {
@@ -245,7 +264,10 @@ impl Sandbox {
         let copy = copy_of(file)?;
         let answered = send(&mut child.socket, &request, Some(copy.as_fd()))
             .and_then(|()| receive::<Identified>(&mut child.socket).map(|(answer, _)| answer))
-            .map_err(SandboxError::from)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => SandboxError::Time,
+                _ => SandboxError::Io(error),
+            })
             .and_then(|answer| {
                 // What comes back is as trusted as what went in.
                 let bounded = answer.found.len() <= MAX_FOUND
