@@ -111,6 +111,22 @@ pub struct Placed {
     pub parent: Option<ProcessKey>,
 }
 
+/// What is in a watched file.
+#[derive(Debug)]
+pub struct FileContents {
+    contents: Contents,
+    version_known: bool,
+    truncated: bool,
+}
+
+impl FileContents {
+    /// True when it was looked through and holds nothing that is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.contents.found.is_empty() && self.contents.dropped == 0 && !self.truncated
+    }
+}
+
 /// What a watched file's reading gave.
 #[derive(Debug, Default)]
 pub struct FileReading {
@@ -377,25 +393,66 @@ impl Identity {
         exposures
     }
 
-    /// What a tracked process got by accessing a watched file at `access_ns` (since 1970).
+    /// What is in a watched file that was accessed at `access_ns` (since 1970).
     ///
     /// # Errors
-    /// [`ReadError`] when the file cannot be read or is another one by now. An untracked process
-    /// gives no exposures.
-    pub fn file_exposures(
+    /// [`ReadError`] when the file cannot be read or is another one by now.
+    pub fn read_target(
         &self,
-        key: ProcessKey,
         view: &FsView,
         target: &WatchTarget,
         id: FileId,
         access_ns: i128,
-    ) -> Result<FileReading, ReadError> {
-        let Some(actor) = self.actor_for(key) else {
-            return Ok(FileReading::default());
-        };
+    ) -> Result<FileContents, ReadError> {
         let path = target.real.as_deref().unwrap_or(&target.path);
-        let (contents, version_known, truncated) =
-            self.contents(view, path, target, id, access_ns)?;
+        let recogniser = &self.knowledge.recogniser;
+        let form = &target.form;
+        if !form.format.reads_content() {
+            let version_known = file::check_watched(view, path, id, access_ns)?;
+            return Ok(FileContents {
+                contents: recogniser.identify_file(form, &target.path, &[]),
+                version_known,
+                truncated: false,
+            });
+        }
+        let open = open_watched(view, path, id)?;
+        let parsed = self
+            .sandbox
+            .as_ref()
+            .and_then(|sandbox| sandbox.identify(form, &target.path, &open.file));
+        let (contents, content) = match parsed {
+            Some(contents) => (contents, open.unread()?),
+            None => {
+                let content = open.read()?;
+                let contents = recogniser.identify_file(form, &target.path, content.bytes());
+                (contents, content)
+            }
+        };
+        Ok(FileContents {
+            contents,
+            version_known: content.version_known(access_ns),
+            truncated: content.truncated,
+        })
+    }
+
+    /// What a tracked process got by accessing a watched file that holds this. An untracked process
+    /// gives no exposures.
+    #[must_use]
+    pub fn file_exposures(
+        &self,
+        key: ProcessKey,
+        target: &WatchTarget,
+        id: FileId,
+        read: FileContents,
+    ) -> FileReading {
+        let Some(actor) = self.actor_for(key) else {
+            return FileReading::default();
+        };
+        let FileContents {
+            contents,
+            version_known,
+            truncated,
+        } = read;
         let exposures = contents
             .found
             .into_iter()
@@ -420,48 +477,11 @@ impl Identity {
                 }
             })
             .collect();
-        Ok(FileReading {
+        FileReading {
             exposures,
             bad_checksums: contents.bad_checksums,
             incomplete: truncated || contents.dropped > 0,
-        })
-    }
-
-    /// What is in a watched file, whether that is what was there at the access, and whether it was
-    /// cut.
-    fn contents(
-        &self,
-        view: &FsView,
-        path: &Path,
-        target: &WatchTarget,
-        id: FileId,
-        access_ns: i128,
-    ) -> Result<(Contents, bool, bool), ReadError> {
-        let recogniser = &self.knowledge.recogniser;
-        if !target.form.format.reads_content() {
-            let known = file::check_watched(view, path, id, access_ns)?;
-            return Ok((
-                recogniser.identify_file(&target.form, &target.path, &[]),
-                known,
-                false,
-            ));
         }
-        let open = open_watched(view, path, id)?;
-        let parsed = self
-            .sandbox
-            .as_ref()
-            .and_then(|sandbox| sandbox.identify(&target.form, &target.path, &open.file));
-        let (contents, content) = match parsed {
-            Some(contents) => (contents, open.unread()?),
-            None => {
-                let content = open.read()?;
-                let form = &target.form;
-                let contents = recogniser.identify_file(form, &target.path, content.bytes());
-                (contents, content)
-            }
-        };
-        let known = content.version_known(access_ns);
-        Ok((contents, known, content.truncated))
     }
 
     fn reader(&self, key: ProcessKey, ask: impl FnOnce(&Readers, &Reader<'_>) -> bool) -> bool {

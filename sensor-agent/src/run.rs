@@ -287,10 +287,14 @@ async fn work(
             let gaps = health.look(sensor.loss(), mark, pipeline, &uplink.status());
             push(outbox, gaps);
             last.note(mark);
+            if pipeline.config_was_written() {
+                push(outbox, pipeline.config_changes(mark));
+            }
         }
         if refreshed.elapsed() >= REFRESH {
             refreshed = Instant::now();
             pipeline.files().refresh();
+            push(outbox, pipeline.config_changes(mark));
             seed::executables(pipeline, &sensor.watch(), homes);
         }
     }
