@@ -612,8 +612,8 @@ fn apart(scenario: &Scenario, run: &Run, case: &mut Case) {
     for alert in run.alerts.values() {
         let text = serde_json::to_string(alert).unwrap_or_default();
         // A finding about a host itself carries the host's name in its subject.
-        let mine = !theirs.contains_key(&alert.credential)
-            && !alert.credential.value().contains("@other");
+        let mine =
+            !theirs.contains_key(&alert.credential) && !alert.credential.value().contains("@other");
         let mixed = if mine {
             text.contains("@other") || theirs.keys().any(|id| text.contains(id.value()))
         } else {

@@ -17,6 +17,7 @@ use keytrail_model::fact::{
 use keytrail_model::ids::{ConnectionId, ProcessKey};
 use keytrail_model::process::UnitKind;
 
+use crate::agents::drift::Drift;
 use crate::clock::BootClock;
 use crate::files::FileId;
 use crate::hello::Hellos;
@@ -74,6 +75,7 @@ pub struct Pipeline {
     names: Names,
     held: Held,
     edges: Edges,
+    drift: Drift,
     counters: PipelineCounters,
 }
 
@@ -104,6 +106,7 @@ impl Pipeline {
             names: Names::default(),
             held: Held::default(),
             edges: Edges::default(),
+            drift: Drift::default(),
             counters: PipelineCounters::default(),
         }
     }
@@ -393,9 +396,6 @@ impl Pipeline {
     }
 
     fn file(&mut self, event: &FileEvent, out: &mut Vec<Timed>) {
-        if event.write_only {
-            return;
-        }
         let key = process_key(event.head.process);
         let time = self.wall(event.head.ts_boot_ns);
         let id = watchlist::file_id(event.file);
@@ -403,15 +403,27 @@ impl Pipeline {
         let Some((target, view)) = self.files.target(id, dir, &event.name) else {
             return;
         };
-        if !self.identity.is_tracked(key) {
-            self.adopt(&event.head, time, out);
+        if event.write_only {
+            self.written(&target, &event.head, time, out);
+            return;
         }
         let path = &target.path;
+        let tracked = self.identity.is_tracked(key);
+        if !tracked && is_owner(&target, key) {
+            self.watch.untrack(event.head.process);
+            return;
+        }
         let read = self
             .identity
-            .file_exposures(key, &view, &target, id, time.as_nanosecond());
+            .read_target(&view, &target, id, time.as_nanosecond());
         match read {
-            Ok(reading) => {
+            // Whoever read a file with nothing in it holds nothing.
+            Ok(read) if read.is_empty() && !tracked => self.watch.untrack(event.head.process),
+            Ok(read) => {
+                if !tracked {
+                    self.adopt(&event.head, time, out);
+                }
+                let reading = self.identity.file_exposures(key, &target, id, read);
                 self.counters.bad_checksums += u64::from(reading.bad_checksums);
                 if reading.incomplete {
                     tracing::warn!(path = %path.display(), "too long to be read to its end");
@@ -421,6 +433,10 @@ impl Pipeline {
                 }
             }
             Err(error) => {
+                // What was in it is not known: its reader may hold it.
+                if !tracked {
+                    self.adopt(&event.head, time, out);
+                }
                 self.counters.unreadable_files += 1;
                 tracing::warn!(path = %path.display(), %error, "a watched file was touched but cannot be read");
             }
@@ -533,8 +549,10 @@ impl Pipeline {
     }
 }
 
+mod configs;
 mod surroundings;
 
+use configs::is_owner;
 use surroundings::{Edges, Held};
 
 /// A datagram socket talks to many: each peer is a connection of its own. The top bit keeps these

@@ -1,5 +1,6 @@
 //! The agent's life: check -> load -> seed -> run -> drain. Nothing else ends the process.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::clock::{self, BootClock};
 use crate::config::{Config, ConfigError};
-use crate::credentials::{Hasher, HasherError, Recogniser, TokenCatalogue};
+use crate::credentials::{Hasher, HasherError, Recogniser, Sandbox, TokenCatalogue};
 use crate::health::Health;
 use crate::identity::{Identity, IdentityError, Knowledge};
 use crate::kernel::hooks::Plan;
@@ -141,6 +142,40 @@ fn knowledge(config: &Config) -> Result<Knowledge, RunError> {
     Ok(knowledge)
 }
 
+/// The process that parses credential files, started.
+fn sandbox(config: &Config, knowledge: &Knowledge) -> Result<Sandbox, RunError> {
+    // Empty, inside a private folder, and open: nobody must be able to enter it.
+    let root = config.state_dir.join("parse-root");
+    let made = std::fs::create_dir_all(&root)
+        .and_then(|()| std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)));
+    made.map_err(|source| RunError::File {
+        path: root.clone(),
+        source,
+        hint: " (the empty folder that the parsing process is locked into)",
+    })?;
+    let tokens = config
+        .catalogues
+        .tokens
+        .iter()
+        .map(|path| Ok((path.display().to_string(), read(path, "")?)))
+        .collect::<Result<Vec<_>, RunError>>()?;
+    let sandbox = Sandbox::new(
+        PathBuf::from("/proc/self/exe"),
+        root,
+        tokens,
+        knowledge.recogniser.hasher(),
+    );
+    match sandbox.probe().map(|layers| layers.missing()) {
+        Ok(missing) if missing.is_empty() => info!("credential files are parsed in a sandbox"),
+        Ok(missing) => warn!(
+            ?missing,
+            "the parsing process is not held by everything it should be"
+        ),
+        Err(error) => warn!(%error, "credential files are parsed in the agent itself"),
+    }
+    Ok(sandbox)
+}
+
 /// What the kernel side is told.
 ///
 /// # Errors
@@ -189,7 +224,8 @@ pub async fn run(
 
     let people = People::read();
     let homes = people.homes();
-    let identity = Identity::new(knowledge, people, TreeLimits::default());
+    let sandbox = sandbox(config, &knowledge)?;
+    let identity = Identity::new(knowledge, people, TreeLimits::default()).parsing_in(sandbox);
     let mut pipeline = Pipeline::new(identity, sensor.watch(), clock);
     let mut facts: Vec<Timed> = Vec::new();
     seed::executables(&pipeline, &sensor.watch(), &homes);
@@ -264,11 +300,15 @@ async fn work(
             let gaps = health.look(sensor.loss(), mark, pipeline, &uplink.status());
             push(outbox, gaps);
             last.note(mark);
+            if pipeline.config_was_written() {
+                push(outbox, pipeline.config_changes(mark));
+            }
         }
         if refreshed.elapsed() >= REFRESH {
             refreshed = Instant::now();
             push(outbox, pipeline.sums(mark));
             pipeline.files().refresh();
+            push(outbox, pipeline.config_changes(mark));
             seed::executables(pipeline, &sensor.watch(), homes);
         }
     }
