@@ -59,7 +59,13 @@ fn make(folder: &Path, mib: usize) {
         let records: Vec<Vec<u8>> = decoder.split(b'\n').map(Result::unwrap).collect();
         let kind = SourceKind::AwsCloudTrail;
         write(folder, "aws.cloudtrail-recorded", kind, &records, mib);
-        write(folder, "aws.cloudtrail-recorded-8-times-as-long", kind, &records, mib * 8);
+        write(
+            folder,
+            "aws.cloudtrail-recorded-8-times-as-long",
+            kind,
+            &records,
+            mib * 8,
+        );
     }
 }
 
@@ -91,11 +97,18 @@ fn cases(kind: SourceKind) -> Vec<Vec<u8>> {
     } else {
         kind.as_str()
     };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(folder);
-    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/cases")
+        .join(folder);
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     files.sort();
     let parser = parser(kind.as_str());
-    let lines = files.iter().filter(|file| file.extension().is_some_and(|e| e == "json"));
+    let lines = files
+        .iter()
+        .filter(|file| file.extension().is_some_and(|e| e == "json"));
     let records = lines.filter_map(|file| {
         let value: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).ok()?;
         let line = serde_json::to_vec(&value).unwrap();
@@ -107,7 +120,11 @@ fn cases(kind: SourceKind) -> Vec<Vec<u8>> {
 }
 
 fn measure(mode: &str, kind: &str, path: &Path) {
-    let name = if mode == "gzip" { path.with_extension("ndjson.gz") } else { path.to_owned() };
+    let name = if mode == "gzip" {
+        path.with_extension("ndjson.gz")
+    } else {
+        path.to_owned()
+    };
     // into the page cache
     std::io::copy(&mut File::open(&name).unwrap(), &mut std::io::sink()).unwrap();
     let (since, worked) = (Instant::now(), worked_ns());
@@ -124,7 +141,11 @@ fn measure(mode: &str, kind: &str, path: &Path) {
     };
     // What the thread worked, not what it waited for others on the machine.
     let cpu = (worked_ns() - worked) as f64 / 1e9;
-    let seconds = if cpu > 0.0 { cpu } else { since.elapsed().as_secs_f64() };
+    let seconds = if cpu > 0.0 {
+        cpu
+    } else {
+        since.elapsed().as_secs_f64()
+    };
     println!(
         "{}",
         serde_json::json!({
@@ -192,7 +213,10 @@ fn values(path: &Path) -> (u64, u64, u64) {
 /// Time on a processor (proc(5), `schedstat`).
 fn worked_ns() -> u64 {
     let text = fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    text.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
+    text.split_whitespace()
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }
 
 fn peak_kib() -> u64 {

@@ -19,12 +19,18 @@ pub fn record(kind: SourceKind, data: &[u8]) {
     let mut uses = Vec::new();
     let parsed = parser.parse(data, &mut uses);
     let mut again = Vec::new();
-    assert!(parsed == parser.parse(data, &mut again), "parsed otherwise the second time");
+    assert!(
+        parsed == parser.parse(data, &mut again),
+        "parsed otherwise the second time"
+    );
     assert!(uses == again, "other uses the second time");
     match parsed {
         Ok(parsed) => {
             assert!(parsed.uses == uses.len(), "uses are miscounted");
-            assert!((parsed.uses == 0) == parsed.skipped.is_some(), "no use and no reason");
+            assert!(
+                (parsed.uses == 0) == parsed.skipped.is_some(),
+                "no use and no reason"
+            );
         }
         Err(_) => assert!(uses.is_empty(), "a refused record left a use"),
     }
@@ -42,7 +48,11 @@ pub fn framing(data: &[u8]) {
         while let Ok(Some(cut)) = records.next_record() {
             if let Cut::Record(record) = cut {
                 // A CSV row grows by its names and its escapes.
-                let limit = if shape == Shape::JsonOrCsv { MAX_RECORD_BYTES * 8 } else { MAX_RECORD_BYTES };
+                let limit = if shape == Shape::JsonOrCsv {
+                    MAX_RECORD_BYTES * 8
+                } else {
+                    MAX_RECORD_BYTES
+                };
                 assert!(record.len() <= limit, "a record above the limit");
             }
             assert!(left > 0, "more records than bytes");
@@ -65,7 +75,10 @@ pub fn mapping(data: &[u8]) {
     let parser = Parser::new(SourceKind::Mapped, options);
     let mut uses = Vec::new();
     let parsed = parser.parse(parts.next().unwrap_or_default(), &mut uses);
-    assert!(parsed.map_or(0, |parsed| parsed.uses) == uses.len(), "uses are miscounted");
+    assert!(
+        parsed.map_or(0, |parsed| parsed.uses) == uses.len(),
+        "uses are miscounted"
+    );
     uses.iter().for_each(check);
 }
 
@@ -89,16 +102,37 @@ fn check(usage: &Consumption) {
         usage.principal.as_ref(),
         usage.account.as_ref(),
     ];
-    assert!(texts.into_iter().flatten().all(|text| fits(text)), "a text above the limit");
-    assert!(usage.resources.len() <= make::MAX_RESOURCES, "too many resources");
-    assert!(usage.resources.iter().all(|text| fits(text)), "a resource above the limit");
-    assert!(!usage.descends.contains(&usage.credential), "a credential is its own ancestor");
-    assert!(usage.minted.as_ref() != Some(&usage.credential), "a credential makes itself");
+    assert!(
+        texts.into_iter().flatten().all(|text| fits(text)),
+        "a text above the limit"
+    );
+    assert!(
+        usage.resources.len() <= make::MAX_RESOURCES,
+        "too many resources"
+    );
+    assert!(
+        usage.resources.iter().all(|text| fits(text)),
+        "a resource above the limit"
+    );
+    assert!(
+        !usage.descends.contains(&usage.credential),
+        "a credential is its own ancestor"
+    );
+    assert!(
+        usage.minted.as_ref() != Some(&usage.credential),
+        "a credential makes itself"
+    );
     let ids = usage.descends.iter().chain([&usage.credential]);
     for id in ids.chain(&usage.minted).chain(&usage.revoked) {
-        assert!(id.to_string().parse::<CredentialId>().as_ref() == Ok(id), "an id that cannot be read back");
+        assert!(
+            id.to_string().parse::<CredentialId>().as_ref() == Ok(id),
+            "an id that cannot be read back"
+        );
     }
     let written = serde_json::to_vec(usage).unwrap_or_default();
     let read: Option<Consumption> = serde_json::from_slice(&written).ok();
-    assert!(read.as_ref() == Some(usage), "a use that cannot be read back");
+    assert!(
+        read.as_ref() == Some(usage),
+        "a use that cannot be read back"
+    );
 }

@@ -100,7 +100,9 @@ pub(crate) fn record_id(source: &str, id: Option<&str>, bytes: &[u8]) -> RecordI
     RecordId(match id {
         Some(id) => {
             let end = if id.len() > MAX_ID {
-                id.char_indices().nth(MAX_ID).map_or(id.len(), |(end, _)| end)
+                id.char_indices()
+                    .nth(MAX_ID)
+                    .map_or(id.len(), |(end, _)| end)
             } else {
                 id.len()
             };
@@ -191,11 +193,12 @@ fn is_internal(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [a, b, ..] = v4.octets();
-            v4.is_private() || v4.is_loopback() || v4.is_link_local() || (a == 100 && b & 0xc0 == 64)
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || (a == 100 && b & 0xc0 == 64)
         }
-        IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()
-        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 

@@ -108,7 +108,11 @@ pub(crate) fn struck_out(text: &str) -> Option<String> {
         let (word, tail) = rest.split_at(end);
         let secret = !word.is_empty() && (named || is_token(word));
         // `Bearer`, `Basic` after `Authorization:` name the value's form; the value follows.
-        let scheme = named && matches!(word.to_ascii_lowercase().as_str(), "bearer" | "basic" | "token");
+        let scheme = named
+            && matches!(
+                word.to_ascii_lowercase().as_str(),
+                "bearer" | "basic" | "token"
+            );
         if secret && !scheme {
             out.push_str(STRUCK);
             struck = true;
@@ -159,7 +163,9 @@ fn may_hold(text: &str) -> bool {
                 }
                 word = at + 1;
             }
-            b'-' if at + 5 <= bytes.len() && bytes.get(at..at + 5) == Some(b"-----") => return true,
+            b'-' if at + 5 <= bytes.len() && bytes.get(at..at + 5) == Some(b"-----") => {
+                return true;
+            }
             _ if BOUNDARIES.get(usize::from(*byte)) == Some(&true) => {
                 // `"password": "x"`: the quote comes before the colon.
                 if *byte == b'"' && is_telling(text.get(word..at).unwrap_or_default()) {
@@ -198,7 +204,28 @@ static BOUNDARIES: [bool; 256] = {
 };
 
 fn is_boundary(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '"' | '\'' | '=' | '&' | '?' | ';' | ',' | '(' | ')' | '/' | '<' | '>' | '[' | ']' | '{' | '}' | '|' | ':' | '@')
+    c.is_whitespace()
+        || matches!(
+            c,
+            '"' | '\''
+                | '='
+                | '&'
+                | '?'
+                | ';'
+                | ','
+                | '('
+                | ')'
+                | '/'
+                | '<'
+                | '>'
+                | '['
+                | ']'
+                | '{'
+                | '}'
+                | '|'
+                | ':'
+                | '@'
+        )
 }
 
 fn is_token(word: &str) -> bool {
@@ -220,7 +247,9 @@ fn looks_random(text: &str) -> bool {
 }
 
 fn is_telling(word: &str) -> bool {
-    let word = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).as_bytes();
+    let word = word
+        .trim_end_matches(|c: char| !c.is_ascii_alphanumeric())
+        .as_bytes();
     // Every name ends in one of these; most words do not.
     let last = word.last().map(u8::to_ascii_lowercase);
     if !matches!(last, Some(b'd' | b't' | b'y' | b'n' | b'e' | b'g')) {
@@ -263,19 +292,43 @@ mod tests {
     #[test]
     fn secrets_go_and_names_stay() {
         for (text, expected) in [
-            ("ghp_16C7e42F292c6912E7710c838347Ae178B4a", Some("[removed]")),
-            ("repo/ghp_16C7e42F292c6912E7710c838347Ae178B4a/x", Some("repo/[removed]/x")),
+            (
+                "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+                Some("[removed]"),
+            ),
+            (
+                "repo/ghp_16C7e42F292c6912E7710c838347Ae178B4a/x",
+                Some("repo/[removed]/x"),
+            ),
             ("password=hunter2", Some("password=[removed]")),
             ("db_password: hunter2", Some("db_password: [removed]")),
-            ("\"client_secret\": \"a\"", Some("\"client_secret\": \"[removed]\"")),
-            ("Authorization: Bearer abcdef", Some("Authorization: Bearer [removed]")),
-            ("https://ana:hunter2@host/x", Some("https://ana:[removed]@host/x")),
+            (
+                "\"client_secret\": \"a\"",
+                Some("\"client_secret\": \"[removed]\""),
+            ),
+            (
+                "Authorization: Bearer abcdef",
+                Some("Authorization: Bearer [removed]"),
+            ),
+            (
+                "https://ana:hunter2@host/x",
+                Some("https://ana:[removed]@host/x"),
+            ),
             ("sk-ant-api03-AbC0123456789AbCdEfG", Some("[removed]")),
-            ("curl eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.x", Some("curl [removed]")),
+            (
+                "curl eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.x",
+                Some("curl [removed]"),
+            ),
             ("-----BEGIN RSA PRIVATE KEY-----abc", Some("[removed]")),
-            ("?X-Amz-Signature=00ff&a=b", Some("?X-Amz-Signature=[removed]&a=b")),
+            (
+                "?X-Amz-Signature=00ff&a=b",
+                Some("?X-Amz-Signature=[removed]&a=b"),
+            ),
             // Names and identifiers.
-            ("arn:aws:secretsmanager:us-east-1:1:secret:prod/db-AbCdEf", None),
+            (
+                "arn:aws:secretsmanager:us-east-1:1:secret:prod/db-AbCdEf",
+                None,
+            ),
             ("arn:aws:secretsmanager:eu-west-1:1:secret:db-AbCdEf", None),
             ("secret: hunter2hunter2", Some("secret: [removed]")),
             ("arn:aws:iam::123456789012:user/password-reset", None),

@@ -28,10 +28,30 @@ impl Dice {
 
 /// Values that parsers stumble over.
 const ODD: [&str; 24] = [
-    "null", "true", "0", "-1", "1e999", "18446744073709551616", "\"\"", "[]", "{}", "[[[[[[[[",
-    "{\"a\":", "\"\\u0000\"", "\"\\ud800\"", "\u{feff}", "\"AKIAIOSFODNN7EXAMPLE\"", "99999999999999",
-    "\"2026-13-45T99:99:99Z\"", "\"::ffff:1.2.3.4\"", "\"a/b:c@d?e=f\"", "\"hmac-sha256:\"", "\n", "\\",
-    "\"\\\"", "\u{1F980}",
+    "null",
+    "true",
+    "0",
+    "-1",
+    "1e999",
+    "18446744073709551616",
+    "\"\"",
+    "[]",
+    "{}",
+    "[[[[[[[[",
+    "{\"a\":",
+    "\"\\u0000\"",
+    "\"\\ud800\"",
+    "\u{feff}",
+    "\"AKIAIOSFODNN7EXAMPLE\"",
+    "99999999999999",
+    "\"2026-13-45T99:99:99Z\"",
+    "\"::ffff:1.2.3.4\"",
+    "\"a/b:c@d?e=f\"",
+    "\"hmac-sha256:\"",
+    "\n",
+    "\\",
+    "\"\\\"",
+    "\u{1F980}",
 ];
 
 fn damage(dice: &mut Dice, seed: &[u8], other: &[u8]) -> Vec<u8> {
@@ -51,9 +71,16 @@ fn damage(dice: &mut Dice, seed: &[u8], other: &[u8]) -> Vec<u8> {
             }
             // A member's value by an odd one: from a colon to the next comma.
             4 | 5 => {
-                let colon = bytes.iter().skip(at).position(|b| *b == b':').map(|p| at + p + 1);
+                let colon = bytes
+                    .iter()
+                    .skip(at)
+                    .position(|b| *b == b':')
+                    .map(|p| at + p + 1);
                 if let Some(start) = colon {
-                    let run = bytes.iter().skip(start).position(|b| matches!(b, b',' | b'}'));
+                    let run = bytes
+                        .iter()
+                        .skip(start)
+                        .position(|b| matches!(b, b',' | b'}'));
                     let end = run.map_or(bytes.len(), |p| start + p);
                     bytes.splice(start..end, ODD[dice.roll(ODD.len())].bytes());
                 }

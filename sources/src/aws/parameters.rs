@@ -166,7 +166,8 @@ struct Key<'a> {
 /// `GetRoleCredentials`.
 pub(super) fn minted(response: Option<&RawValue>) -> Option<CredentialId> {
     // Most responses hold no key, and some are long: look before reading.
-    let may_hold = |raw: &&RawValue| memchr::memmem::find(raw.get().as_bytes(), b"cessKey").is_some();
+    let may_hold =
+        |raw: &&RawValue| memchr::memmem::find(raw.get().as_bytes(), b"cessKey").is_some();
     let raw = response.filter(may_hold)?;
     let response: Response<'_> = serde_json::from_str(raw.get()).ok()?;
     [

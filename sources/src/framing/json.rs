@@ -265,7 +265,11 @@ impl<R: BufRead> Records<R> {
             return Ok(());
         }
         let ends_line = matches!(self.source.peek()?, Some(b'\n' | b'\r'));
-        let colon = self.buffer.iter().take(MAX_KEY_BYTES).position(|b| *b == b':');
+        let colon = self
+            .buffer
+            .iter()
+            .take(MAX_KEY_BYTES)
+            .position(|b| *b == b':');
         let one_line = memchr::memchr(b'\n', &self.buffer).is_none();
         if let Some(colon) = colon.filter(|_| ends_line && one_line) {
             let start = self.buffer.get(..=colon).unwrap_or_default();
