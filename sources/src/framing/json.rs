@@ -46,6 +46,10 @@ enum End {
 
 /// Where the cutter is inside a record.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own about the next byte"
+)]
 struct Scan {
     /// The closing brackets that are owed.
     open: Vec<u8>,
