@@ -2,7 +2,7 @@
 //!
 //! Architecture invariants:
 //! - AP-1: the API reads; it writes only imports of permissions and people, which replace what was
-//!   imported before and judge nothing.
+//!   imported before and judge nothing, and records (`POST /v1/records`), as a source does.
 //! - AP-2: everything under `/v1` needs the bearer token; `/healthz` and `/openapi.json` say
 //!   nothing about the installation.
 //! - AP-3: requests with a foreign Host header are refused: a web page cannot reach the API by
@@ -16,11 +16,13 @@ mod guard;
 mod imports;
 mod owners;
 mod problem;
+mod records;
 mod sensors;
 mod status;
 mod stream;
 pub mod token;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -79,6 +81,7 @@ pub struct ApiState(Arc<Inner>);
 struct Inner {
     handle: Handle,
     sources: Vec<Intake>,
+    dead_letters: PathBuf,
     more: MoreCounters,
     token: ApiToken,
     hosts: Vec<String>,
@@ -94,7 +97,7 @@ impl ApiState {
     #[must_use]
     pub fn new(
         handle: Handle,
-        sources: Vec<Intake>,
+        (sources, dead_letters): (Vec<Intake>, PathBuf),
         more: MoreCounters,
         token: ApiToken,
         hosts: Vec<String>,
@@ -103,6 +106,7 @@ impl ApiState {
         Self(Arc::new(Inner {
             handle,
             sources,
+            dead_letters,
             more,
             token,
             hosts,
@@ -166,6 +170,7 @@ fn open_router() -> OpenApiRouter<ApiState> {
         .routes(routes!(owners::owners_of))
         .routes(routes!(sensors::list_sensors))
         .routes(routes!(status::get_status))
+        .routes(routes!(records::post_records))
 }
 
 /// The OpenAPI document, as committed in `docs/openapi.json`.

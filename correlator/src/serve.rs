@@ -98,7 +98,7 @@ impl Server {
         let sources = sources::start(&config, &handle, &stop).await?;
         let state = ApiState::new(
             handle.clone(),
-            sources.intakes.clone(),
+            (sources.intakes.clone(), config.dead_letters()),
             more_counters(Arc::clone(&shared_ingest), sources.intakes),
             token,
             api_hosts(&config),
@@ -183,10 +183,7 @@ impl Server {
 /// Opens the store and replays what no snapshot covers, beside the async threads.
 async fn restore(config: &Config, counters: Arc<Counters>) -> Result<Running, ServeError> {
     let data_dir = config.data_dir.clone();
-    let options = runner::Options {
-        settings: config.join.clone(),
-        log_days: config.log_days,
-    };
+    let options = config.runner_options();
     tokio::task::spawn_blocking(move || {
         let store = Store::open(&data_dir)?;
         Ok(runner::start(store, options, counters)?)

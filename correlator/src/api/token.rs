@@ -119,6 +119,6 @@ pub fn read(path: &Path) -> Result<String, TokenError> {
 }
 
 /// 244 random bits from the system's generator, as text.
-fn fresh() -> String {
+pub(crate) fn fresh() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
