@@ -5,11 +5,13 @@
 //!
 //! - `life` is what an endpoint does in an hour: agents, command lines, MCP servers, CI jobs, role
 //!   sessions, from an office, a home, a hotel, a VPN or a telephone;
+//! - `records` is how the cloud's records arrive: in files, some late, some twice;
 //! - `sensor` is what its sensor makes of that: late, with losses and outages;
 //! - `theft` are the thefts;
 //! - `tally` compares what was said with what happened.
 
 mod life;
+mod records;
 mod sensor;
 mod tally;
 mod theft;
@@ -105,10 +107,13 @@ pub fn simulate<E>(
     for hour in 0..hours + 26 {
         let now = after(START, hour * 3_600_000);
         if hour < hours {
+            for plan in &plans {
+                plan.prepare(now, hour, &mut endpoints);
+            }
             for endpoint in &mut endpoints {
                 endpoint.hour(now, hour, &mut air);
             }
-            life::hosted_runners(&mut runners, now, options.endpoints, &mut air);
+            records::hosted_runners(&mut runners, now, options.endpoints, &mut air);
             for plan in &mut plans {
                 Plan::act(plan, now, hour, &mut endpoints, &mut air, &mut tally);
             }
@@ -125,7 +130,7 @@ pub fn simulate<E>(
             tally.input(&input);
             join.apply(&input, &mut effects);
             for effect in effects.drain(..) {
-                tally.effect(arrives, &effect);
+                tally.effect(arrives, effect);
             }
         }
     }

@@ -113,6 +113,17 @@ pub(super) fn plan(options: Options) -> Vec<Plan> {
 }
 
 impl Plan {
+    /// Before the hour of the theft: the stream of the victim's sensor goes down, if that is part
+    /// of it.
+    pub(super) fn prepare(&self, now: Timestamp, hour: u64, endpoints: &mut [Endpoint]) {
+        if hour == self.hour
+            && self.kind == Kind::Offline
+            && let Some(victim) = endpoints.get_mut(self.victim)
+        {
+            victim.sensor.away(after(now, 4 * HOUR));
+        }
+    }
+
     /// Acts when its hour has come.
     pub(super) fn act(
         plan: &mut Self,
@@ -160,9 +171,6 @@ impl Plan {
                 .sensor
                 .expose(before.unwrap_or(time), &key, &doer, source, false, air);
             return;
-        }
-        if self.kind == Kind::Offline {
-            victim.sensor.away_until = Some(after(time, 4 * HOUR));
         }
         let mut doer = victim.sensor.doer(UnitKind::McpServer, "/usr/bin/node");
         doer.package = Some(Package {

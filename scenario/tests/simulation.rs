@@ -1,0 +1,74 @@
+//! The same options make the same days, and the same verdicts.
+
+use std::convert::Infallible;
+
+use keytrail_join::{Effect, Input, Join};
+use keytrail_scenario::simulate::{Options, Outcome, settings, simulate};
+
+const OPTIONS: Options = Options {
+    endpoints: 12,
+    days: 3,
+    thefts: 9,
+    seed: 7,
+};
+
+fn run(options: Options) -> (Outcome, Vec<Input>) {
+    let mut inputs = Vec::new();
+    let Ok(outcome) = simulate(options, |input| {
+        inputs.push(input.clone());
+        Ok::<(), Infallible>(())
+    });
+    (outcome, inputs)
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    let (outcome, inputs) = run(OPTIONS);
+    let (again, repeated) = run(OPTIONS);
+    assert_eq!(inputs, repeated);
+    assert_eq!(
+        serde_json::to_string(&outcome).unwrap(),
+        serde_json::to_string(&again).unwrap()
+    );
+    let (_, other) = run(Options {
+        seed: 8,
+        days: 1,
+        ..OPTIONS
+    });
+    assert_ne!(inputs.first(), other.first());
+}
+
+#[test]
+fn thefts_are_told_and_honest_work_is_not() {
+    let (outcome, inputs) = run(OPTIONS);
+    assert_eq!(outcome.endpoint_days, 36);
+    assert_eq!(outcome.inputs, u64::try_from(inputs.len()).unwrap());
+    let thefts: u64 = outcome.thefts.values().map(|score| score.thefts).sum();
+    let told: u64 = outcome.thefts.values().map(|score| score.told).sum();
+    assert_eq!((thefts, told), (9, 9), "{}", outcome.text());
+    assert_eq!(outcome.false_at_the_end, 0, "{}", outcome.text());
+}
+
+/// A recording replays to the same effects, byte for byte.
+#[test]
+fn a_recording_replays_exactly() {
+    let (_, inputs) = run(Options { days: 1, ..OPTIONS });
+    let effects = |inputs: &[Input]| {
+        let mut join = Join::new(settings());
+        let mut effects: Vec<Effect> = Vec::new();
+        for input in inputs {
+            join.apply(input, &mut effects);
+        }
+        serde_json::to_string(&effects).unwrap()
+    };
+    let recorded: Vec<String> = inputs
+        .iter()
+        .map(|input| serde_json::to_string(input).unwrap())
+        .collect();
+    let read: Vec<Input> = recorded
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(read, inputs);
+    assert_eq!(effects(&read), effects(&inputs));
+}
