@@ -78,10 +78,11 @@ fn after(time: Timestamp, milliseconds: u64) -> Timestamp {
 /// What an organisation like the simulated one would declare.
 #[must_use]
 pub fn settings() -> Settings {
-    let mut settings = Settings::default();
-    settings.declared_egress = life::declared();
-    settings.expected_destinations = life::expected();
-    settings
+    Settings {
+        declared_egress: life::declared(),
+        expected_destinations: life::expected(),
+        ..Settings::default()
+    }
 }
 
 /// Runs a simulation. `watch` sees every input in order of arrival, before the join does; when it

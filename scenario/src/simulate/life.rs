@@ -126,7 +126,7 @@ impl Endpoint {
     }
 
     pub(super) fn hour(&mut self, now: Timestamp, hour: u64, air: &mut Air) {
-        if hour % 24 == 0 {
+        if hour.is_multiple_of(24) {
             self.day(now, hour / 24);
         }
         if self.place == Place::Hotel {
@@ -250,7 +250,7 @@ impl Endpoint {
         self.sensor
             .expose(time, &key, &doer, file(CREDENTIALS), false, air);
         let mut time = after(time, 300);
-        for _ in 0..1 + self.random.draw(3) {
+        for _ in 0..=self.random.draw(3) {
             self.call(time, &key, &doer, 1 + self.random.clone().draw(3), air);
             time = after(time, 2_000 + self.random.draw(20_000));
         }
@@ -376,7 +376,7 @@ impl Endpoint {
         let opened = after(time, 300);
         self.sensor
             .connect(opened, &doer, (local, "api.github.com"), 3_000, 9_000, air);
-        for call in 0..1 + self.random.draw(3) {
+        for call in 0..=self.random.draw(3) {
             let moment = after(opened, 200 + call * 700);
             let usage = self.github_usage(moment, &token, from);
             self.deliver(usage, air);

@@ -225,7 +225,7 @@ impl Plan {
                 let usage = victim.github_usage(used, &token, thief);
                 victim.deliver(usage, air);
             }
-            Kind::MassSecrets => self.read_secrets(stolen, victim, air),
+            Kind::MassSecrets => Self::read_secrets(stolen, victim, air),
             Kind::SameSecond => {
                 let doer = victim
                     .sensor
@@ -235,8 +235,11 @@ impl Plan {
                 victim
                     .sensor
                     .connect(used, &doer, (local, name), 1_500, 2_000, air);
-                let usage = victim.usage(after(used, 300), &key, "sts", name, thief);
-                victim.deliver(usage, air);
+                let own = victim.egress();
+                for from in [own, thief] {
+                    let usage = victim.usage(after(used, 300), &key, "sts", name, from);
+                    victim.deliver(usage, air);
+                }
             }
             _ => {
                 for call in 0..3 {
@@ -260,7 +263,7 @@ impl Plan {
     }
 
     /// Forty secrets in two minutes, over the connection of the victim's host.
-    fn read_secrets(&mut self, stolen: Timestamp, victim: &mut Endpoint, air: &mut Air) {
+    fn read_secrets(stolen: Timestamp, victim: &mut Endpoint, air: &mut Air) {
         let name = "secretsmanager.us-east-1.amazonaws.com";
         let key = victim.aws.clone();
         let from = victim.egress();
