@@ -27,6 +27,9 @@ const CLOSE_SLACK: SignedDuration = SignedDuration::from_secs(2);
 pub(crate) const FRESH: SignedDuration = SignedDuration::from_secs(5);
 /// A gap this long before a use may hide the opening of the connection that carried it.
 pub(crate) const GAP_REACH: SignedDuration = SignedDuration::from_mins(10);
+/// Cloud records come in any order, most within an hour: for so long a use over a connection whose
+/// outside address is not known yet is not judged.
+const SETTLE: SignedDuration = SignedDuration::from_hours(1);
 /// A use this long before the first exposure is still judged: residual clock skew.
 const EXPOSURE_SKEW: SignedDuration = SignedDuration::from_secs(2);
 
@@ -260,7 +263,8 @@ fn ask(
         let matched = match &usage.caller {
             Caller::Address { address } => {
                 let local = candidate.opened.local.ip();
-                host.address_match(settings, local, *address, usage.time, candidate.fresh)
+                let over = (candidate.key, local);
+                host.address_match(settings, over, *address, usage.time, candidate.fresh)
             }
             Caller::Unknown | Caller::Service { .. } => Some(AddressMatch::NotRecorded),
         };
@@ -356,6 +360,18 @@ fn refuse(
     }
     if let Some(missing) = blinding_row(host) {
         return Answer::Waiting(format!("{id}: this kernel does not show {missing}"));
+    }
+    // Over a connection that was no longer fresh only other records tell the address, and those may
+    // still be on their way.
+    let settled = window.to.checked_add(SETTLE).unwrap_or(window.to);
+    if let (Some(candidate), Caller::Address { .. }) = (foreign, &usage.caller)
+        && !host.knows_outside(candidate.opened.local.ip(), usage.time)
+        && host.watermark.is_some_and(|reached| reached < settled)
+    {
+        return Answer::Waiting(format!(
+            "{id}: had a connection to it open, from an outside address that other records may \
+             still tell"
+        ));
     }
     if let Caller::Address { address } = usage.caller
         && host.is_own_address(settings, address, usage.time)

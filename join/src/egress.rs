@@ -78,6 +78,17 @@ fn pool(address: IpAddr) -> IpAddr {
     }
 }
 
+/// True when the sightings around `time` look like a change of address (another Wi-Fi, a VPN) and not
+/// like two parties: the connection showed this address only, and all that showed others came
+/// before, or all came after.
+fn changed(near: &[&Sighting], key: ConnKey, outside: IpAddr, time: Timestamp) -> bool {
+    let other = |s: &&&Sighting| pool(s.outside) != pool(outside);
+    let mut others = near.iter().filter(other);
+    let exclusive = !near.iter().filter(other).any(|s| s.connection == key);
+    let before = near.iter().filter(other).all(|s| s.time < time);
+    exclusive && (before || others.all(|s| s.time > time))
+}
+
 /// True when two IPv6 addresses are of one link: temporary addresses (RFC 8981) change the lower
 /// half.
 fn same_network(a: IpAddr, b: IpAddr) -> bool {
@@ -105,12 +116,12 @@ impl Host {
         new
     }
 
-    /// Why a use at `time` from `outside` can have come over a connection from `local`, or `None`
-    /// when it cannot. `fresh` says that the connection had just opened.
+    /// Why a use at `time` from `outside` can have come over the connection `key` from `local`, or
+    /// `None` when it cannot. `fresh` says that the connection had just opened.
     pub(crate) fn address_match(
         &self,
         settings: &Settings,
-        local: IpAddr,
+        (key, local): (ConnKey, IpAddr),
         outside: IpAddr,
         time: Timestamp,
         fresh: bool,
@@ -134,27 +145,43 @@ impl Host {
         if !is_translated(local) {
             return None;
         }
-        self.learned(local, outside, time, fresh)
+        self.learned((key, local), outside, time, fresh)
+    }
+
+    fn of_local(
+        &self,
+        local: IpAddr,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> impl Iterator<Item = &Sighting> {
+        self.sightings
+            .range(Sighting::first(local, from)..)
+            .take_while(move |s| s.local == local && s.time <= to)
+    }
+
+    /// True when something is known of the outside address of `local` around `time`.
+    pub(crate) fn knows_outside(&self, local: IpAddr, time: Timestamp) -> bool {
+        let from = time.checked_sub(POOLED).unwrap_or(Timestamp::MIN);
+        let to = time.checked_add(NEAR).unwrap_or(Timestamp::MAX);
+        !is_translated(local) || self.of_local(local, from, to).next().is_some()
     }
 
     fn learned(
         &self,
-        local: IpAddr,
+        (key, local): (ConnKey, IpAddr),
         outside: IpAddr,
         time: Timestamp,
         fresh: bool,
     ) -> Option<AddressMatch> {
-        let of_local = |from: SignedDuration, to: SignedDuration| {
-            let from = time.checked_sub(from).unwrap_or(Timestamp::MIN);
-            let to = time.checked_add(to).unwrap_or(Timestamp::MAX);
-            self.sightings
-                .range(Sighting::first(local, from)..)
-                .take_while(move |s| s.local == local && s.time <= to)
+        let reach = |back: SignedDuration, ahead: SignedDuration| {
+            let from = time.checked_sub(back).unwrap_or(Timestamp::MIN);
+            let to = time.checked_add(ahead).unwrap_or(Timestamp::MAX);
+            self.of_local(local, from, to)
         };
-        let near = of_local(NEAR, NEAR);
+        let near: Vec<&Sighting> = reach(NEAR, NEAR).collect();
         // Per pool: how many connections showed it, and since when.
         let mut votes: BTreeMap<IpAddr, (Vec<ConnKey>, Timestamp)> = BTreeMap::new();
-        for sighting in near {
+        for sighting in &near {
             let (connections, since) = votes
                 .entry(pool(sighting.outside))
                 .or_insert((Vec::new(), sighting.time));
@@ -174,10 +201,12 @@ impl Host {
                     fresh.then_some(AddressMatch::FirstSeen)
                 }
             }
-            Some(_) => None,
+            Some(_) => {
+                (fresh && changed(&near, key, outside, time)).then_some(AddressMatch::FirstSeen)
+            }
             None => {
                 let last =
-                    of_local(POOLED, SignedDuration::ZERO).max_by_key(|s| (s.time, s.outside))?;
+                    reach(POOLED, SignedDuration::ZERO).max_by_key(|s| (s.time, s.outside))?;
                 (pool(last.outside) == pool(outside)).then_some(AddressMatch::Learned)
             }
         }
