@@ -60,11 +60,8 @@ enum Command {
     /// Counts, sizes and sources
     Status(Client),
     /// Apply recorded inputs (one JSON object a line) and print what follows from them
-    Replay {
-        /// The file; `-` for standard input
-        file: PathBuf,
-    },
-    /// Print the inputs that a stopped correlator recorded, for `replay`
+    Replay(ReplayArgs),
+    /// Print the inputs that a correlator recorded, running or not, for `replay`
     Export(ExportArgs),
     /// Labelled incidents and their benign look-alikes: what the join makes of them
     #[command(subcommand)]
@@ -175,6 +172,17 @@ struct Client {
     /// The correlator's data directory
     #[arg(long, default_value = "keytrail-data")]
     data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    /// The file; `-` for standard input
+    file: PathBuf,
+    /// Write the file first: what a correlator has recorded by now, running or not
+    #[arg(long)]
+    record: bool,
+    #[command(flatten)]
+    from: ExportArgs,
 }
 
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::partition::Engine;
-use crate::store::{Store, StoreError};
+use crate::store::{Reader, StoreError};
 
 /// Why a replay or an export failed.
 #[derive(Debug, Error)]
@@ -73,7 +73,8 @@ pub fn replay(input: impl BufRead, mut output: impl Write) -> Result<(), ReplayE
     Ok(output.flush()?)
 }
 
-/// Writes the inputs recorded in `data_dir`, under `settings`.
+/// Writes the inputs recorded in `data_dir`, under `settings`. A correlator may be running there:
+/// what it records meanwhile is left out.
 ///
 /// # Errors
 /// When the store cannot be opened or read, or writing fails.
@@ -82,10 +83,10 @@ pub fn export(
     settings: Settings,
     mut output: impl Write,
 ) -> Result<(), ReplayError> {
-    let store = Store::open(data_dir)?;
+    let reader = Reader::of_dir(data_dir)?;
     serde_json::to_writer(&mut output, &Header { settings }).map_err(ReplayError::Write)?;
     output.write_all(b"\n")?;
-    store.replay(store.oldest_offset()?.unwrap_or(0), |_, input| {
+    reader.inputs(|input| {
         serde_json::to_writer(&mut output, &input).map_err(ReplayError::Write)?;
         output.write_all(b"\n")?;
         Ok::<(), ReplayError>(())

@@ -61,9 +61,10 @@ async fn the_recorded_inputs_replay_to_the_same_alert_bit_for_bit() {
     rig.holder("laptop", minutes_ago(0)).await;
     rig.deliver("one.json", &file(&[record("u1", minutes_ago(10))]));
     let served = rig.alert().await;
-    rig.server.stop().await;
+    // Out of the store of a correlator that is running.
     let mut recorded = Vec::new();
     replay::export(&rig.data, Settings::default(), &mut recorded).unwrap();
+    rig.server.stop().await;
     let run = || {
         let mut effects = Vec::new();
         replay::replay(recorded.as_slice(), &mut effects).unwrap();

@@ -12,6 +12,7 @@
 pub mod check;
 mod cloud;
 mod endpoint;
+mod entities;
 mod error;
 mod file;
 mod moment;
@@ -20,6 +21,7 @@ mod raw;
 pub mod report;
 mod script;
 pub mod simulate;
+mod stage;
 mod vary;
 mod words;
 mod world;

@@ -5,11 +5,13 @@
 //!
 //! - `life` is what an endpoint does in an hour: agents, command lines, MCP servers, CI jobs, role
 //!   sessions, from an office, a home, a hotel, a VPN or a telephone;
+//! - `records` is how the cloud's records arrive: in files, some late, some twice;
 //! - `sensor` is what its sensor makes of that: late, with losses and outages;
 //! - `theft` are the thefts;
 //! - `tally` compares what was said with what happened.
 
 mod life;
+mod records;
 mod sensor;
 mod tally;
 mod theft;
@@ -76,10 +78,11 @@ fn after(time: Timestamp, milliseconds: u64) -> Timestamp {
 /// What an organisation like the simulated one would declare.
 #[must_use]
 pub fn settings() -> Settings {
-    let mut settings = Settings::default();
-    settings.declared_egress = life::declared();
-    settings.expected_destinations = life::expected();
-    settings
+    Settings {
+        declared_egress: life::declared(),
+        expected_destinations: life::expected(),
+        ..Settings::default()
+    }
 }
 
 /// Runs a simulation. `watch` sees every input in order of arrival, before the join does; when it
@@ -105,10 +108,13 @@ pub fn simulate<E>(
     for hour in 0..hours + 26 {
         let now = after(START, hour * 3_600_000);
         if hour < hours {
+            for plan in &plans {
+                plan.prepare(now, hour, &mut endpoints);
+            }
             for endpoint in &mut endpoints {
                 endpoint.hour(now, hour, &mut air);
             }
-            life::hosted_runners(&mut runners, now, options.endpoints, &mut air);
+            records::hosted_runners(&mut runners, now, options.endpoints, &mut air);
             for plan in &mut plans {
                 Plan::act(plan, now, hour, &mut endpoints, &mut air, &mut tally);
             }
@@ -125,7 +131,7 @@ pub fn simulate<E>(
             tally.input(&input);
             join.apply(&input, &mut effects);
             for effect in effects.drain(..) {
-                tally.effect(arrives, &effect);
+                tally.effect(arrives, effect);
             }
         }
     }

@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Command, ServeArgs, bench, commands, graph, import, owners, scenario, simulate, style,
+    Command, ExportArgs, ServeArgs, bench, commands, graph, import, owners, scenario, simulate,
+    style,
 };
 use crate::config::{Config, Flags};
 use crate::serve::Server;
@@ -29,7 +30,12 @@ pub(super) fn run(command: Command) -> Result<()> {
             import::run(args)
         }
         Command::Status(client) => commands::status(&client),
-        Command::Replay { file } => replay_file(&file),
+        Command::Replay(args) => {
+            if args.record {
+                record(&args.file, &args.from)?;
+            }
+            replay_file(&args.file)
+        }
         Command::Export(args) => {
             let config = Config::load(args.config.as_deref(), &Flags::default())?;
             let out = BufWriter::new(std::io::stdout().lock());
@@ -48,6 +54,14 @@ pub(super) fn run(command: Command) -> Result<()> {
             runtime()?.block_on(bench::run(&args.data_dir, args.rounds))
         }
     }
+}
+
+/// Writes what a correlator recorded to `file`, which must not exist.
+fn record(file: &Path, from: &ExportArgs) -> Result<()> {
+    let config = Config::load(from.config.as_deref(), &Flags::default())?;
+    let out = File::create_new(file).with_context(|| file.display().to_string())?;
+    replay::export(&from.data_dir, config.join, BufWriter::new(out))?;
+    Ok(())
 }
 
 fn replay_file(file: &Path) -> Result<()> {

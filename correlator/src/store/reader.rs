@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use keytrail_join::UseDecision;
+use keytrail_join::{Input, UseDecision};
 use keytrail_model::ids::{BootId, HostId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
-use super::{StoreError, classify, to_u64};
+use super::{FILE_NAME, StoreError, classify, log, to_u64};
 
 /// Idle connections kept.
 const IDLE: usize = 4;
@@ -51,6 +51,27 @@ impl Reader {
         };
         reader.with(|_| Ok(()))?;
         Ok(reader)
+    }
+
+    /// A reader of the store in `dir`, which a running correlator may be writing.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be opened.
+    pub fn of_dir(dir: &Path) -> Result<Self, StoreError> {
+        Self::open(&dir.join(FILE_NAME))
+    }
+
+    /// Every input in the log, oldest first, as of now: what is recorded meanwhile is left out.
+    ///
+    /// # Errors
+    /// When SQLite fails or the log is damaged, and those of `each`.
+    pub fn inputs<E: From<StoreError>>(
+        &self,
+        mut each: impl FnMut(Input) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // One statement is one snapshot of the write-ahead log.
+        let conn = self.connect().map_err(E::from)?;
+        log::replay(&conn, 0, |_, input| each(input))
     }
 
     fn connect(&self) -> Result<Connection, StoreError> {

@@ -3,16 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
-use keytrail_join::Input;
-use keytrail_model::consumption::{ActionClass, Caller, Consumption, Network};
+use keytrail_model::consumption::{ActionClass, Caller, Consumption};
 use keytrail_model::credential::CredentialId;
 use keytrail_model::ids::RecordId;
 use keytrail_model::process::{Package, UnitKind};
 
 use super::sensor::{Doer, Sensor, file, variable};
-use super::{Air, START, after};
+use super::{Air, START, after, records};
 use crate::random::Random;
-use crate::world::{credential, inode_of};
+use crate::world::credential;
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -127,7 +126,7 @@ impl Endpoint {
     }
 
     pub(super) fn hour(&mut self, now: Timestamp, hour: u64, air: &mut Air) {
-        if hour % 24 == 0 {
+        if hour.is_multiple_of(24) {
             self.day(now, hour / 24);
         }
         if self.place == Place::Hotel {
@@ -251,7 +250,7 @@ impl Endpoint {
         self.sensor
             .expose(time, &key, &doer, file(CREDENTIALS), false, air);
         let mut time = after(time, 300);
-        for _ in 0..1 + self.random.draw(3) {
+        for _ in 0..=self.random.draw(3) {
             self.call(time, &key, &doer, 1 + self.random.clone().draw(3), air);
             time = after(time, 2_000 + self.random.draw(20_000));
         }
@@ -377,7 +376,7 @@ impl Endpoint {
         let opened = after(time, 300);
         self.sensor
             .connect(opened, &doer, (local, "api.github.com"), 3_000, 9_000, air);
-        for call in 0..1 + self.random.draw(3) {
+        for call in 0..=self.random.draw(3) {
             let moment = after(opened, 200 + call * 700);
             let usage = self.github_usage(moment, &token, from);
             self.deliver(usage, air);
@@ -548,57 +547,7 @@ impl Endpoint {
 
     /// Records come minutes late; some hours late, some twice.
     pub(super) fn deliver(&mut self, usage: Consumption, air: &mut Air) {
-        deliver(&mut self.random, usage, air);
-    }
-}
-
-fn deliver(random: &mut Random, usage: Consumption, air: &mut Air) {
-    // A provider delivers a file for some minutes of a service in a region at once, its records in
-    // any order; a few records come on their own, hours later.
-    let minutes = usage.time.as_second().div_euclid(300);
-    let file = format!("{} {:?} {minutes}", usage.service, usage.region);
-    let delay = match random.below(100) {
-        0..2 => HOUR + random.draw(23 * HOUR),
-        _ => 5 * MINUTE + inode_of(&file) % (10 * MINUTE) + random.draw(2_000),
-    };
-    let arrives = after(usage.time, delay);
-    if random.below(100) == 0 {
-        let again = after(arrives, random.draw(HOUR));
-        air.send(again, Input::Use(usage.clone()));
-    }
-    air.send(arrives, Input::Use(usage));
-}
-
-/// CI jobs on hosted runners: no sensor there, role sessions from a cloud's addresses.
-pub(super) fn hosted_runners(random: &mut Random, now: Timestamp, endpoints: u32, air: &mut Air) {
-    for _ in 0..endpoints.div_ceil(50) {
-        let number = random.draw(1 << 40);
-        let session = made_up("aws-session-key", number, 0, 0);
-        let octet = |n: u64| u8::try_from(n % 256).unwrap_or(0);
-        let address = Ipv4Addr::new(20, octet(number), octet(number >> 8), octet(number >> 16));
-        for call in 0..3 {
-            let time = after(now, 1_000 * (number % 3_000 + call));
-            let usage = Consumption {
-                caller: Caller::Address {
-                    address: IpAddr::V4(address),
-                },
-                service: "s3.amazonaws.com".to_owned(),
-                region: Some("us-east-1".to_owned()),
-                action: "PutObject".to_owned(),
-                principal: Some("arn:aws:sts::123456789012:assumed-role/deploy/ci".to_owned()),
-                network: Some(Network {
-                    asn: Some(8_075),
-                    organisation: Some("Microsoft".to_owned()),
-                    country: Some("US".to_owned()),
-                }),
-                ..Consumption::new(
-                    RecordId(format!("simulated:runner-{number}-{call}")),
-                    session.clone(),
-                    time,
-                )
-            };
-            deliver(random, usage, air);
-        }
+        records::deliver(&mut self.random, usage, air);
     }
 }
 

@@ -44,8 +44,8 @@ pub(super) struct Sensor {
     offset_ms: i64,
     /// Its stream is down until then: facts wait in the spool.
     pub(super) away_until: Option<Timestamp>,
-    /// It sees nothing until then.
-    dead_until: Option<Timestamp>,
+    /// It sees nothing in this time.
+    dead: Option<(Timestamp, Timestamp)>,
     /// From where its stream comes.
     pub(super) seen_from: Option<IpAddr>,
     covered: bool,
@@ -63,7 +63,7 @@ impl Sensor {
             next: 0,
             offset_ms,
             away_until: None,
-            dead_until: None,
+            dead: None,
             seen_from: None,
             covered: false,
             next_heartbeat: start,
@@ -79,7 +79,7 @@ impl Sensor {
         }
         if random.below(300) == 0 {
             let milliseconds = 3_600_000 * (1 + random.draw(7));
-            self.away_until = Some(after(now, milliseconds));
+            self.away(after(now, milliseconds));
         }
         if random.below(5_000) == 0 {
             let from = after(now, random.draw(1_800_000));
@@ -101,13 +101,18 @@ impl Sensor {
         self.heartbeats(now, air);
     }
 
+    /// Its stream is down until then.
+    pub(super) fn away(&mut self, until: Timestamp) {
+        self.away_until = self.away_until.max(Some(until));
+    }
+
     pub(super) fn heartbeats(&mut self, now: Timestamp, air: &mut Air) {
         let until = after(now, 3_600_000);
         self.next_heartbeat = self.next_heartbeat.max(now);
         while self.next_heartbeat < until {
             let time = self.next_heartbeat;
             self.next_heartbeat = after(time, HEARTBEAT);
-            if self.dead_until.is_none_or(|dead| time >= dead) {
+            if !self.is_dead(time) {
                 self.watermark(time, air);
             }
         }
@@ -123,7 +128,12 @@ impl Sensor {
             reason: "the agent was not running".to_owned(),
         });
         self.fact(to, gap, air);
-        self.dead_until = Some(to);
+        self.dead = Some((from, to));
+    }
+
+    fn is_dead(&self, time: Timestamp) -> bool {
+        self.dead
+            .is_some_and(|(from, to)| time >= from && time < to)
     }
 
     fn stamped(&self, time: Timestamp) -> Timestamp {
@@ -155,8 +165,7 @@ impl Sensor {
     }
 
     pub(super) fn fact(&mut self, time: Timestamp, fact: Fact, air: &mut Air) {
-        let unseen = self.dead_until.is_some_and(|dead| time < dead);
-        if unseen && !matches!(fact, Fact::Gap(_)) {
+        if self.is_dead(time) && !matches!(fact, Fact::Gap(_)) {
             return;
         }
         self.seq += 1;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use keytrail_join::{Effect, Input, Join};
-use keytrail_model::alert::Verdict;
+use keytrail_model::alert::{Alert, Verdict};
 use keytrail_model::credential::CredentialId;
 use serde::Serialize;
 
@@ -78,6 +78,8 @@ pub(super) struct Tally {
     told: BTreeMap<CredentialId, Timestamp>,
     /// The last verdict on each credential.
     present: BTreeMap<CredentialId, Verdict>,
+    moment: Option<Timestamp>,
+    announced: BTreeMap<CredentialId, Box<Alert>>,
     /// Stolen credentials that were called stolen before they were used.
     early: BTreeSet<CredentialId>,
 }
@@ -94,6 +96,8 @@ impl Tally {
             told: BTreeMap::new(),
             present: BTreeMap::new(),
             early: BTreeSet::new(),
+            moment: None,
+            announced: BTreeMap::new(),
         }
     }
 
@@ -113,10 +117,26 @@ impl Tally {
         }
     }
 
-    pub(super) fn effect(&mut self, arrives: Timestamp, effect: &Effect) {
-        let Effect::Alert(alert) = effect else {
-            return;
-        };
+    /// What arrives at one moment is taken in one transaction, and only the last word of it is
+    /// announced.
+    pub(super) fn effect(&mut self, arrives: Timestamp, effect: Effect) {
+        self.until(arrives);
+        if let Effect::Alert(alert) = effect {
+            self.announced.insert(alert.credential.clone(), alert);
+        }
+    }
+
+    /// Everything before `now` has been announced.
+    pub(super) fn until(&mut self, now: Timestamp) {
+        if self.moment.is_some_and(|moment| moment < now) {
+            for (_, alert) in std::mem::take(&mut self.announced) {
+                self.alert(self.moment.unwrap_or(now), &alert);
+            }
+        }
+        self.moment = Some(now);
+    }
+
+    fn alert(&mut self, arrives: Timestamp, alert: &Alert) {
         let worse = self
             .worst
             .get(&alert.credential)
@@ -138,7 +158,8 @@ impl Tally {
         }
     }
 
-    pub(super) fn outcome(self, join: &Join) -> Outcome {
+    pub(super) fn outcome(mut self, join: &Join) -> Outcome {
+        self.until(Timestamp::MAX);
         let endpoint_days = u64::from(self.options.endpoints) * u64::from(self.options.days);
         let mut outcome = Outcome {
             endpoint_days,

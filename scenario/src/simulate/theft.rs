@@ -113,6 +113,17 @@ pub(super) fn plan(options: Options) -> Vec<Plan> {
 }
 
 impl Plan {
+    /// Before the hour of the theft: the stream of the victim's sensor goes down, if that is part
+    /// of it.
+    pub(super) fn prepare(&self, now: Timestamp, hour: u64, endpoints: &mut [Endpoint]) {
+        if hour == self.hour
+            && self.kind == Kind::Offline
+            && let Some(victim) = endpoints.get_mut(self.victim)
+        {
+            victim.sensor.away(after(now, 4 * HOUR));
+        }
+    }
+
     /// Acts when its hour has come.
     pub(super) fn act(
         plan: &mut Self,
@@ -160,9 +171,6 @@ impl Plan {
                 .sensor
                 .expose(before.unwrap_or(time), &key, &doer, source, false, air);
             return;
-        }
-        if self.kind == Kind::Offline {
-            victim.sensor.away_until = Some(after(time, 4 * HOUR));
         }
         let mut doer = victim.sensor.doer(UnitKind::McpServer, "/usr/bin/node");
         doer.package = Some(Package {
@@ -217,7 +225,7 @@ impl Plan {
                 let usage = victim.github_usage(used, &token, thief);
                 victim.deliver(usage, air);
             }
-            Kind::MassSecrets => self.read_secrets(stolen, victim, air),
+            Kind::MassSecrets => Self::read_secrets(stolen, victim, air),
             Kind::SameSecond => {
                 let doer = victim
                     .sensor
@@ -227,8 +235,11 @@ impl Plan {
                 victim
                     .sensor
                     .connect(used, &doer, (local, name), 1_500, 2_000, air);
-                let usage = victim.usage(after(used, 300), &key, "sts", name, thief);
-                victim.deliver(usage, air);
+                let own = victim.egress();
+                for from in [own, thief] {
+                    let usage = victim.usage(after(used, 300), &key, "sts", name, from);
+                    victim.deliver(usage, air);
+                }
             }
             _ => {
                 for call in 0..3 {
@@ -252,7 +263,7 @@ impl Plan {
     }
 
     /// Forty secrets in two minutes, over the connection of the victim's host.
-    fn read_secrets(&mut self, stolen: Timestamp, victim: &mut Endpoint, air: &mut Air) {
+    fn read_secrets(stolen: Timestamp, victim: &mut Endpoint, air: &mut Air) {
         let name = "secretsmanager.us-east-1.amazonaws.com";
         let key = victim.aws.clone();
         let from = victim.egress();
