@@ -1,6 +1,7 @@
 //! The REST API and its OpenAPI document.
 //!
 //! Architecture invariants:
+//! - AP-5: `/scim/v2` has a token of its own: a directory can write people and read no alert.
 //! - AP-1: the API reads; it writes only imports of permissions and people, which replace what was
 //!   imported before and judge nothing, and records (`POST /v1/records`), as a source does.
 //! - AP-2: everything under `/v1` needs the bearer token; `/healthz` and `/openapi.json` say
@@ -17,6 +18,7 @@ mod imports;
 mod owners;
 mod problem;
 mod records;
+pub mod scim;
 mod sensors;
 mod status;
 mod stream;
@@ -89,6 +91,10 @@ struct Inner {
     requests: Semaphore,
     streams: Arc<Semaphore>,
     stop: CancellationToken,
+    /// The token of a directory that provisions people; without it nobody does.
+    scim: Option<ApiToken>,
+    /// One SCIM change at a time: each reads what it changes.
+    scim_writes: tokio::sync::Mutex<()>,
 }
 
 impl ApiState {
@@ -114,7 +120,18 @@ impl ApiState {
             requests: Semaphore::new(MAX_REQUESTS),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             stop,
+            scim: None,
+            scim_writes: tokio::sync::Mutex::new(()),
         }))
+    }
+
+    /// Lets a directory provision people with this token. Before the state is shared.
+    #[must_use]
+    pub fn with_scim(mut self, token: ApiToken) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.scim = Some(token);
+        }
+        self
     }
 }
 
@@ -197,6 +214,7 @@ pub fn router(state: ApiState) -> Router {
         guard::require_token,
     ))
     .merge(open)
+    .merge(scim::router(&state))
     .fallback(|| async { Problem::of(ErrorCode::NotFound, "no such path; see /openapi.json") })
     .method_not_allowed_fallback(|| async {
         Problem::of(

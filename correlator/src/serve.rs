@@ -89,6 +89,8 @@ impl Server {
         let running = restore(&config, Arc::clone(&counters)).await?;
         let handle = running.handle.clone();
         let token = ApiToken::load_or_create(&config.data_dir)?;
+        let scim_token =
+            ApiToken::load_or_create_file(&config.data_dir.join(api::scim::TOKEN_FILE))?;
         let stop = CancellationToken::new();
         let ingest = Ingest::start(ingest_config(&config), Arc::new(handle.clone())).await?;
         let ingest_address = ingest.address();
@@ -103,7 +105,8 @@ impl Server {
             token,
             api_hosts(&config),
             stop.clone(),
-        );
+        )
+        .with_scim(scim_token);
         let (api, api_task) = serve_api(config.listen_api, state, stop.clone()).await?;
         let pulse = {
             let (handle, stop) = (handle.clone(), stop.clone());
