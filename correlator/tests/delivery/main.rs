@@ -17,6 +17,8 @@ mod import;
 mod kill;
 mod poll;
 mod push;
+#[cfg(feature = "aws")]
+mod s3;
 mod streams;
 mod tail;
 
