@@ -5,6 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::must_use_candidate,
     unreachable_pub,
     missing_docs,
     dead_code,
