@@ -14,6 +14,7 @@ mod credentials;
 mod graph;
 mod guard;
 mod imports;
+mod owners;
 mod problem;
 mod sensors;
 mod status;
@@ -35,7 +36,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use alerts::{AlertList, AlertSummary};
+pub use alerts::{AlertList, AlertSummary, AlertView};
 pub use credentials::{CredentialList, CredentialSummary};
 pub use graph::{DependentsView, ReachView};
 pub use imports::{ImportList, Imported};
@@ -126,6 +127,7 @@ impl ApiState {
         (name = "alerts", description = "Findings with their whole evidence"),
         (name = "credentials", description = "Credential -> holders -> uses"),
         (name = "graph", description = "What a credential reaches, who depends on it, how it got there"),
+        (name = "owners", description = "Who answers for an endpoint and for a credential"),
         (name = "sensors", description = "What each endpoint's sensor sees and lost"),
         (name = "status", description = "Counts and health")
     )
@@ -159,6 +161,9 @@ fn open_router() -> OpenApiRouter<ApiState> {
             imports::import_permissions,
             imports::forget_permissions
         ))
+        .routes(routes!(owners::list_directories))
+        .routes(routes!(owners::import_directory, owners::forget_directory))
+        .routes(routes!(owners::owners_of))
         .routes(routes!(sensors::list_sensors))
         .routes(routes!(status::get_status))
 }

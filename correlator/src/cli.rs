@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod graph;
 mod lists;
+mod owners;
 mod render;
 mod run;
 mod scenario;
@@ -44,6 +45,9 @@ enum Command {
     /// What a credential reaches, who depends on it, how it got there
     #[command(subcommand)]
     Graph(graph::GraphCommand),
+    /// Owners: import people and devices, ask who answers for a node
+    #[command(subcommand)]
+    Owners(owners::OwnersCommand),
     /// Sensors: what each sees, how far behind it is
     #[command(subcommand)]
     Sensor(SensorCommand),
@@ -99,6 +103,9 @@ enum AlertCommand {
         /// At most so many
         #[arg(long, default_value_t = 50)]
         limit: u32,
+        /// changed (latest change first) or blast-radius (most harm first)
+        #[arg(long, default_value = "changed")]
+        sort: String,
     },
     /// One alert with its whole evidence
     Show {

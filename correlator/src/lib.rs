@@ -17,6 +17,7 @@ pub mod counters;
 pub mod graph;
 mod hex;
 pub mod ingest;
+pub mod owners;
 pub mod partition;
 pub mod replay;
 pub mod runner;

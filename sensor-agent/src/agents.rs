@@ -5,6 +5,7 @@
 
 pub mod catalogue;
 pub mod config;
+pub mod drift;
 pub mod executables;
 pub mod launch;
 pub mod package;

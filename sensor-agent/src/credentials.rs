@@ -16,6 +16,7 @@ mod kubeconfig;
 mod macaroon;
 mod named;
 pub mod readers;
+pub mod sandbox;
 mod sqlite;
 mod structured;
 pub mod tokens;
@@ -25,10 +26,11 @@ use keytrail_model::credential::CredentialId;
 
 pub use catalogue::{TokenCatalogue, TokensError};
 pub use env::FoundInEnv;
-pub use file::{ReadError, WatchedContent, read_watched};
+pub use file::{ReadError, WatchedContent, open_watched, read_watched};
 pub use formats::{FileFormat, Form, Found, Identified};
 pub use hasher::{Hasher, HasherError};
 pub use readers::{Reader, Readers};
+pub use sandbox::{Sandbox, SandboxCounters};
 pub use structured::Field;
 pub use watch::{WatchCatalogue, WatchTarget};
 

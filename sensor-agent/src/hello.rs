@@ -171,7 +171,7 @@ fn read_extensions(bytes: &[u8]) -> ClientHello {
 }
 
 /// A name as it is compared: lower case, no final dot; `None` for what is no host name.
-fn host_name(bytes: &[u8]) -> Option<String> {
+pub(crate) fn host_name(bytes: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(bytes)
         .ok()?
         .trim_end_matches('.')

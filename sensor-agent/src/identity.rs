@@ -26,8 +26,8 @@ use crate::agents::{Catalogue, CatalogueError};
 use crate::credentials::readers::ReadersError;
 use crate::credentials::watch::WatchError;
 use crate::credentials::{
-    Hasher, Identified as Contents, ReadError, Reader, Readers, Recogniser, TokenCatalogue,
-    TokensError, WatchCatalogue, WatchTarget, file, read_watched,
+    Hasher, Identified as Contents, ReadError, Reader, Readers, Recogniser, Sandbox,
+    SandboxCounters, TokenCatalogue, TokensError, WatchCatalogue, WatchTarget, file, open_watched,
 };
 use crate::files::{FileId, FsView};
 use crate::paths::Vars;
@@ -111,6 +111,22 @@ pub struct Placed {
     pub parent: Option<ProcessKey>,
 }
 
+/// What is in a watched file.
+#[derive(Debug)]
+pub struct FileContents {
+    contents: Contents,
+    version_known: bool,
+    truncated: bool,
+}
+
+impl FileContents {
+    /// True when it was looked through and holds nothing that is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.contents.found.is_empty() && self.contents.dropped == 0 && !self.truncated
+    }
+}
+
 /// What a watched file's reading gave.
 #[derive(Debug, Default)]
 pub struct FileReading {
@@ -131,6 +147,8 @@ pub struct IdentityCounters {
     pub configs_unreadable: u64,
     /// Processes below an agent whose standard descriptors were not read in time.
     pub stdio_unknown: u64,
+    /// What the parsing process did, and what the agent had to parse itself.
+    pub sandbox: SandboxCounters,
 }
 
 /// See the module's documentation.
@@ -141,6 +159,7 @@ pub struct Identity {
     tree: ProcessTree,
     units: HashMap<ProcessKey, Unit>,
     configs: ConfigReader,
+    sandbox: Option<Sandbox>,
     stdio_unknown: u64,
 }
 
@@ -154,8 +173,16 @@ impl Identity {
             tree: ProcessTree::new(limits),
             units: HashMap::new(),
             configs: ConfigReader::default(),
+            sandbox: None,
             stdio_unknown: 0,
         }
+    }
+
+    /// Has credential files parsed in a process without privileges from now on.
+    #[must_use]
+    pub fn parsing_in(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = Some(sandbox);
+        self
     }
 
     /// The catalogues.
@@ -293,6 +320,11 @@ impl Identity {
             tree: self.tree.counters(),
             configs_unreadable: self.configs.unreadable(),
             stdio_unknown: self.stdio_unknown,
+            sandbox: self
+                .sandbox
+                .as_ref()
+                .map(Sandbox::counters)
+                .unwrap_or_default(),
         }
     }
 
@@ -361,25 +393,66 @@ impl Identity {
         exposures
     }
 
-    /// What a tracked process got by accessing a watched file at `access_ns` (since 1970).
+    /// What is in a watched file that was accessed at `access_ns` (since 1970).
     ///
     /// # Errors
-    /// [`ReadError`] when the file cannot be read or is another one by now. An untracked process
-    /// gives no exposures.
-    pub fn file_exposures(
+    /// [`ReadError`] when the file cannot be read or is another one by now.
+    pub fn read_target(
         &self,
-        key: ProcessKey,
         view: &FsView,
         target: &WatchTarget,
         id: FileId,
         access_ns: i128,
-    ) -> Result<FileReading, ReadError> {
-        let Some(actor) = self.actor_for(key) else {
-            return Ok(FileReading::default());
-        };
+    ) -> Result<FileContents, ReadError> {
         let path = target.real.as_deref().unwrap_or(&target.path);
-        let (contents, version_known, truncated) =
-            self.contents(view, path, target, id, access_ns)?;
+        let recogniser = &self.knowledge.recogniser;
+        let form = &target.form;
+        if !form.format.reads_content() {
+            let version_known = file::check_watched(view, path, id, access_ns)?;
+            return Ok(FileContents {
+                contents: recogniser.identify_file(form, &target.path, &[]),
+                version_known,
+                truncated: false,
+            });
+        }
+        let open = open_watched(view, path, id)?;
+        let parsed = self
+            .sandbox
+            .as_ref()
+            .and_then(|sandbox| sandbox.identify(form, &target.path, &open.file));
+        let (contents, content) = match parsed {
+            Some(contents) => (contents, open.unread()?),
+            None => {
+                let content = open.read()?;
+                let contents = recogniser.identify_file(form, &target.path, content.bytes());
+                (contents, content)
+            }
+        };
+        Ok(FileContents {
+            contents,
+            version_known: content.version_known(access_ns),
+            truncated: content.truncated,
+        })
+    }
+
+    /// What a tracked process got by accessing a watched file that holds this. An untracked process
+    /// gives no exposures.
+    #[must_use]
+    pub fn file_exposures(
+        &self,
+        key: ProcessKey,
+        target: &WatchTarget,
+        id: FileId,
+        read: FileContents,
+    ) -> FileReading {
+        let Some(actor) = self.actor_for(key) else {
+            return FileReading::default();
+        };
+        let FileContents {
+            contents,
+            version_known,
+            truncated,
+        } = read;
         let exposures = contents
             .found
             .into_iter()
@@ -404,39 +477,11 @@ impl Identity {
                 }
             })
             .collect();
-        Ok(FileReading {
+        FileReading {
             exposures,
             bad_checksums: contents.bad_checksums,
             incomplete: truncated || contents.dropped > 0,
-        })
-    }
-
-    /// What is in a watched file, whether that is what was there at the access, and whether it was
-    /// cut.
-    fn contents(
-        &self,
-        view: &FsView,
-        path: &Path,
-        target: &WatchTarget,
-        id: FileId,
-        access_ns: i128,
-    ) -> Result<(Contents, bool, bool), ReadError> {
-        let recogniser = &self.knowledge.recogniser;
-        if !target.form.format.reads_content() {
-            let known = file::check_watched(view, path, id, access_ns)?;
-            return Ok((
-                recogniser.identify_file(&target.form, &target.path, &[]),
-                known,
-                false,
-            ));
         }
-        let content = read_watched(view, path, id)?;
-        let contents = recogniser.identify_file(&target.form, &target.path, content.bytes());
-        Ok((
-            contents,
-            content.version_known(access_ns),
-            content.truncated,
-        ))
     }
 
     fn reader(&self, key: ProcessKey, ask: impl FnOnce(&Readers, &Reader<'_>) -> bool) -> bool {

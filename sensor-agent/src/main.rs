@@ -29,6 +29,12 @@ enum Command {
     Run(RunArgs),
     /// Print what this kernel lets the sensor see, and end
     Check(CheckArgs),
+    /// Parse credential files for `run`, without privileges (started by it alone)
+    #[command(name = "parse-helper", hide = true)]
+    ParseHelper {
+        /// An empty directory
+        root: PathBuf,
+    },
     /// Run the live kernel cases (used by the tests and in guests)
     #[command(hide = true)]
     Selftest {
@@ -98,6 +104,12 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         // These print for machines and guests and know nothing of logs.
         Command::Selftest { args } => return selftest::run(&["selftest"], &args),
+        Command::ParseHelper { root } => {
+            return match sensor_agent::credentials::sandbox::child(&root) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
         Command::BenchWorkload { args } => return bench::run(&["selftest"], &args),
         Command::Run(args) => {
             log_to_stderr();
@@ -180,6 +192,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let parsing = parsing();
     let coverage = runtime.block_on(async {
         let sensor = sensor_agent::kernel::Sensor::load(&run::sensor_config(&config)?)?;
         anyhow::Ok(sensor.coverage().clone())
@@ -188,6 +201,41 @@ fn check(args: &CheckArgs) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&coverage)?);
     } else {
         print!("{}", sensor_agent::check::table(&coverage));
+        println!("\n{parsing}");
     }
     Ok(())
+}
+
+/// What holds the process that parses credential files, in one line.
+fn parsing() -> String {
+    let held = empty_root().and_then(|root| {
+        let hasher = sensor_agent::credentials::Hasher::ephemeral();
+        let sandbox = sensor_agent::credentials::Sandbox::new(
+            PathBuf::from("/proc/self/exe"),
+            root,
+            Vec::new(),
+            &hasher,
+        );
+        Ok(sandbox.probe()?.missing())
+    });
+    match held {
+        Ok(missing) if missing.is_empty() => {
+            "credential files are parsed in a process without privileges, network and files"
+                .to_owned()
+        }
+        Ok(missing) => format!(
+            "credential files are parsed in a process that lacks: {}",
+            missing.join(", ")
+        ),
+        Err(error) => format!("credential files are parsed in the agent itself: {error:#}"),
+    }
+}
+
+/// `/var/empty` or whatever empty directory there is by convention.
+fn empty_root() -> anyhow::Result<PathBuf> {
+    ["/var/empty", "/run/sshd", "/proc/self/fdinfo"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_dir())
+        .context("no empty directory to confine it to")
 }

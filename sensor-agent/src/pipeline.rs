@@ -12,11 +12,12 @@ use jiff::{SignedDuration, Timestamp};
 use keytrail_model::credential::CredentialId;
 use keytrail_model::fact::{
     ConnectionClosed, ConnectionNamed, ConnectionOpened, Exposure, ExposureSource, Fact,
-    NameSource, ProcessExited, ProcessStarted, Transport,
+    NameSource, ProcessExited, ProcessStarted, TamperKind, Transport,
 };
 use keytrail_model::ids::{ConnectionId, ProcessKey};
 use keytrail_model::process::UnitKind;
 
+use crate::agents::drift::Drift;
 use crate::clock::BootClock;
 use crate::files::FileId;
 use crate::hello::Hellos;
@@ -24,10 +25,14 @@ use crate::identity::{Identity, Placed};
 use crate::kernel::KernelEvent;
 use crate::kernel::event::{ConnEvent, ExecEvent, FileEvent, Head, ProcKey};
 use crate::kernel::watch::Watch;
+use crate::names::Names;
+use crate::sockets::Sockets;
 use crate::tree::proc::ProcEntry;
 use crate::tree::{ExecInfo, FdKind, RawArgv, SecretEnv};
 use crate::watchlist::{self, WatchList};
 
+/// `AF_PACKET`.
+const AF_PACKET: u32 = 17;
 /// A unit that reads the same credential again within this time is not reported again.
 const QUIET: SignedDuration = SignedDuration::from_mins(10);
 /// Most (unit, credential) pairs remembered for that.
@@ -54,6 +59,8 @@ pub struct PipelineCounters {
     pub of_nobody: u64,
     /// Connections whose server name could not be read.
     pub unreadable_hellos: u64,
+    /// Messages to or from resolvers that could not be read.
+    pub unreadable_names: u64,
 }
 
 /// See the module's documentation.
@@ -64,6 +71,11 @@ pub struct Pipeline {
     hellos: Hellos,
     clock: BootClock,
     recent: HashMap<Seen, Timestamp>,
+    sockets: Sockets,
+    names: Names,
+    held: Held,
+    edges: Edges,
+    drift: Drift,
     counters: PipelineCounters,
 }
 
@@ -86,6 +98,15 @@ impl Pipeline {
             hellos: Hellos::default(),
             clock,
             recent: HashMap::new(),
+            sockets: Sockets::builtin().unwrap_or_else(|error| {
+                // A test reads the same text.
+                tracing::error!(%error, "no socket is known");
+                Sockets::none()
+            }),
+            names: Names::default(),
+            held: Held::default(),
+            edges: Edges::default(),
+            drift: Drift::default(),
             counters: PipelineCounters::default(),
         }
     }
@@ -106,6 +127,7 @@ impl Pipeline {
     pub fn counters(&self) -> PipelineCounters {
         PipelineCounters {
             unreadable_hellos: self.hellos.given_up(),
+            unreadable_names: self.names.unreadable(),
             ..self.counters
         }
     }
@@ -175,17 +197,28 @@ impl Pipeline {
                 head,
                 cookie,
                 remote,
+                raw,
                 ..
             } => {
-                self.datagram(&head, cookie, remote, out);
+                let transport = if raw { Transport::Raw } else { Transport::Udp };
+                self.datagram(&head, cookie, remote, transport, out);
             }
-            KernelEvent::Listening { .. }
-            | KernelEvent::Accepted(_)
-            | KernelEvent::UnixPeer { .. }
-            | KernelEvent::ProcessAccess(_)
-            | KernelEvent::BpfLoad { .. }
-            | KernelEvent::Dns(_)
-            | KernelEvent::OpaqueSocket { .. } => {}
+            KernelEvent::Listening { head, local } => self.listening(&head, local, out),
+            KernelEvent::Accepted(conn) => self.accepted(&conn, out),
+            KernelEvent::UnixPeer { head, path } => self.unix_peer(&head, &path, out),
+            KernelEvent::ProcessAccess(access) => self.process_access(&access, out),
+            KernelEvent::Dns(message) => self.dns(&message, out),
+            KernelEvent::BpfLoad { head } => {
+                let what = TamperKind::BpfLoaded;
+                self.tampering(&head, what, "a tracked process loaded a BPF program", out);
+            }
+            KernelEvent::OpaqueSocket { head, family, .. } => {
+                let detail = match family {
+                    AF_PACKET => "a tracked process made a packet socket: its traffic is not seen",
+                    _ => "a tracked process made a vsock socket: its traffic is not seen",
+                };
+                self.tampering(&head, TamperKind::OpaqueSocket, detail, out);
+            }
         }
         self.counters.facts += (out.len() - before) as u64;
     }
@@ -363,9 +396,6 @@ impl Pipeline {
     }
 
     fn file(&mut self, event: &FileEvent, out: &mut Vec<Timed>) {
-        if event.write_only {
-            return;
-        }
         let key = process_key(event.head.process);
         let time = self.wall(event.head.ts_boot_ns);
         let id = watchlist::file_id(event.file);
@@ -373,15 +403,27 @@ impl Pipeline {
         let Some((target, view)) = self.files.target(id, dir, &event.name) else {
             return;
         };
-        if !self.identity.is_tracked(key) {
-            self.adopt(&event.head, time, out);
+        if event.write_only {
+            self.written(&target, &event.head, time, out);
+            return;
         }
         let path = &target.path;
+        let tracked = self.identity.is_tracked(key);
+        if !tracked && is_owner(&target, key) {
+            self.watch.untrack(event.head.process);
+            return;
+        }
         let read = self
             .identity
-            .file_exposures(key, &view, &target, id, time.as_nanosecond());
+            .read_target(&view, &target, id, time.as_nanosecond());
         match read {
-            Ok(reading) => {
+            // Whoever read a file with nothing in it holds nothing.
+            Ok(read) if read.is_empty() && !tracked => self.watch.untrack(event.head.process),
+            Ok(read) => {
+                if !tracked {
+                    self.adopt(&event.head, time, out);
+                }
+                let reading = self.identity.file_exposures(key, &target, id, read);
                 self.counters.bad_checksums += u64::from(reading.bad_checksums);
                 if reading.incomplete {
                     tracing::warn!(path = %path.display(), "too long to be read to its end");
@@ -391,6 +433,10 @@ impl Pipeline {
                 }
             }
             Err(error) => {
+                // What was in it is not known: its reader may hold it.
+                if !tracked {
+                    self.adopt(&event.head, time, out);
+                }
                 self.counters.unreadable_files += 1;
                 tracing::warn!(path = %path.display(), %error, "a watched file was touched but cannot be read");
             }
@@ -414,6 +460,7 @@ impl Pipeline {
     fn exposure(&mut self, exposure: Exposure, time: Timestamp, out: &mut Vec<Timed>) {
         let from_file = matches!(exposure.source, ExposureSource::File { .. });
         let unit = exposure.actor.unit;
+        self.held.add(unit, &exposure.credential);
         let seen = (
             unit,
             exposure.credential.clone(),
@@ -447,17 +494,26 @@ impl Pipeline {
         let id = ConnectionId(conn.cookie);
         let fact = self.connection(&conn.head, id, Transport::Tcp, conn.local, conn.remote);
         out.extend(fact.map(|fact| (self.wall(conn.head.ts_boot_ns), fact)));
+        self.reached(&conn.head, id, conn.remote, out);
     }
 
-    fn datagram(&mut self, head: &Head, cookie: u64, remote: SocketAddr, out: &mut Vec<Timed>) {
+    fn datagram(
+        &mut self,
+        head: &Head,
+        cookie: u64,
+        remote: SocketAddr,
+        transport: Transport,
+        out: &mut Vec<Timed>,
+    ) {
         let unknown = match remote.ip() {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let id = datagram_id(cookie, remote);
         let local = SocketAddr::new(unknown, 0);
-        let fact = self.connection(head, id, Transport::Udp, local, remote);
+        let fact = self.connection(head, id, transport, local, remote);
         out.extend(fact.map(|fact| (self.wall(head.ts_boot_ns), fact)));
+        self.reached(head, id, remote, out);
     }
 
     fn connection(
@@ -492,6 +548,12 @@ impl Pipeline {
         }))
     }
 }
+
+mod configs;
+mod surroundings;
+
+use configs::is_owner;
+use surroundings::{Edges, Held};
 
 /// A datagram socket talks to many: each peer is a connection of its own. The top bit keeps these
 /// apart from socket cookies, which count up from 1.

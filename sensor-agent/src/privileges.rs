@@ -1,8 +1,9 @@
 //! What the agent keeps of root's rights once the kernel side is loaded.
 //!
 //! Loading needs `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`. Afterwards rings and maps are used
-//! through open descriptors, which needs no right at all. Two rights stay, because the agent reads
-//! what belongs to others: credential files of every user, and `/proc` of every process.
+//! through open descriptors, which needs no right at all. What stays, stays because the agent reads
+//! what belongs to others (credential files of every user, `/proc` of every process) and has a child
+//! that may do less than itself.
 
 use caps::{CapSet, Capability, CapsHashSet};
 use thiserror::Error;
@@ -11,7 +12,14 @@ use thiserror::Error;
 /// - `CAP_DAC_READ_SEARCH`: reads files of every user, writes none;
 /// - `CAP_SYS_PTRACE`: `/proc/PID/{root,fd,environ}` of processes of every user. It would also let a
 ///   taken-over agent attach to them: the systemd unit's system call filter forbids `ptrace`.
-pub const KEPT: [Capability; 2] = [Capability::CAP_DAC_READ_SEARCH, Capability::CAP_SYS_PTRACE];
+/// - `CAP_SETUID` and `CAP_SETGID`: the process that parses credential files is started, and when
+///   need be replaced, as nobody. They open no file that the first one does not.
+pub const KEPT: [Capability; 4] = [
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETGID,
+];
 
 /// Why rights could not be given up.
 #[derive(Debug, Error)]

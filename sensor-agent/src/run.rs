@@ -1,11 +1,12 @@
 //! The agent's life: check -> load -> seed -> run -> drain. Nothing else ends the process.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use keytrail_model::coverage::Coverage;
-use keytrail_model::fact::{Fact, Gap, GapKind};
+use keytrail_model::fact::{Fact, Gap, GapKind, TamperKind, Tampering};
 use keytrail_model::ids::BootId;
 use keytrail_pki::files::{FileError, private_folder};
 use keytrail_pki::token::JoinToken;
@@ -18,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::clock::{self, BootClock};
 use crate::config::{Config, ConfigError};
-use crate::credentials::{Hasher, HasherError, Recogniser, TokenCatalogue};
+use crate::credentials::{Hasher, HasherError, Recogniser, Sandbox, TokenCatalogue};
 use crate::health::Health;
 use crate::identity::{Identity, IdentityError, Knowledge};
 use crate::kernel::hooks::Plan;
@@ -45,6 +46,9 @@ const ENROL_PATIENCE: Duration = Duration::from_secs(3);
 const ENROL_RETRY: Duration = Duration::from_secs(2);
 /// A wall clock that steps by more than this is reported.
 const CLOCK_STEP_MS: i128 = 1_000;
+/// An agent that did not come round for this long, while the machine was awake, is reported: it was
+/// stopped, or starved.
+const STOPPED: Duration = Duration::from_secs(10);
 
 /// Why the agent cannot start. Each is one clear line.
 #[derive(Debug, Error)]
@@ -138,6 +142,40 @@ fn knowledge(config: &Config) -> Result<Knowledge, RunError> {
     Ok(knowledge)
 }
 
+/// The process that parses credential files, started.
+fn sandbox(config: &Config, knowledge: &Knowledge) -> Result<Sandbox, RunError> {
+    // Empty, inside a private folder, and open: nobody must be able to enter it.
+    let root = config.state_dir.join("parse-root");
+    let made = std::fs::create_dir_all(&root)
+        .and_then(|()| std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)));
+    made.map_err(|source| RunError::File {
+        path: root.clone(),
+        source,
+        hint: " (the empty folder that the parsing process is locked into)",
+    })?;
+    let tokens = config
+        .catalogues
+        .tokens
+        .iter()
+        .map(|path| Ok((path.display().to_string(), read(path, "")?)))
+        .collect::<Result<Vec<_>, RunError>>()?;
+    let sandbox = Sandbox::new(
+        PathBuf::from("/proc/self/exe"),
+        root,
+        tokens,
+        knowledge.recogniser.hasher(),
+    );
+    match sandbox.probe().map(|layers| layers.missing()) {
+        Ok(missing) if missing.is_empty() => info!("credential files are parsed in a sandbox"),
+        Ok(missing) => warn!(
+            ?missing,
+            "the parsing process is not held by everything it should be"
+        ),
+        Err(error) => warn!(%error, "credential files are parsed in the agent itself"),
+    }
+    Ok(sandbox)
+}
+
 /// What the kernel side is told.
 ///
 /// # Errors
@@ -186,7 +224,8 @@ pub async fn run(
 
     let people = People::read();
     let homes = people.homes();
-    let identity = Identity::new(knowledge, people, TreeLimits::default());
+    let sandbox = sandbox(config, &knowledge)?;
+    let identity = Identity::new(knowledge, people, TreeLimits::default()).parsing_in(sandbox);
     let mut pipeline = Pipeline::new(identity, sensor.watch(), clock);
     let mut facts: Vec<Timed> = Vec::new();
     seed::executables(&pipeline, &sensor.watch(), &homes);
@@ -254,15 +293,22 @@ async fn work(
             outbox.watermark(mark);
         }
         if ticked.elapsed() >= TICK {
+            let stopped = stopped(ticked.elapsed());
             ticked = Instant::now();
-            tick_clock(pipeline);
+            let signs = stopped.into_iter().chain(tick_clock(pipeline));
+            push(outbox, signs.collect());
             let gaps = health.look(sensor.loss(), mark, pipeline, &uplink.status());
             push(outbox, gaps);
             last.note(mark);
+            if pipeline.config_was_written() {
+                push(outbox, pipeline.config_changes(mark));
+            }
         }
         if refreshed.elapsed() >= REFRESH {
             refreshed = Instant::now();
+            push(outbox, pipeline.sums(mark));
             pipeline.files().refresh();
+            push(outbox, pipeline.config_changes(mark));
             seed::executables(pipeline, &sensor.watch(), homes);
         }
     }
@@ -277,17 +323,53 @@ fn push(outbox: &Outbox, facts: Vec<Timed>) {
     let _counted = outbox.push(facts);
 }
 
-fn tick_clock(pipeline: &mut Pipeline) {
-    match BootClock::measure() {
-        Ok(clock) => {
-            let step = pipeline.clock().step_to(&clock).as_millis();
-            if step.abs() > CLOCK_STEP_MS {
-                warn!(step_ms = %step, "the wall clock was set: later facts have the new time");
-            }
-            pipeline.set_clock(clock);
+/// Takes a new measurement of the clock; a step of it is worth a fact.
+fn tick_clock(pipeline: &mut Pipeline) -> Option<Timed> {
+    let clock = match BootClock::measure() {
+        Ok(clock) => clock,
+        Err(error) => {
+            warn!(%error, "cannot read the clock");
+            return None;
         }
-        Err(error) => warn!(%error, "cannot read the clock"),
+    };
+    let step = pipeline.clock().step_to(&clock).as_millis();
+    pipeline.set_clock(clock);
+    clock_moved(step)
+}
+
+fn clock_moved(step_ms: i128) -> Option<Timed> {
+    if step_ms.abs() <= CLOCK_STEP_MS {
+        return None;
     }
+    warn!(%step_ms, "the wall clock was set: later facts have the new time");
+    let detail = format!("the wall clock moved by {step_ms} ms");
+    Some(sign(TamperKind::ClockMoved, detail))
+}
+
+/// The time since the last round, on a clock that stands still while the machine sleeps, was so long
+/// that something must have kept the agent from running. The kernel went on recording meanwhile; what
+/// it had no room for is counted and told as a gap.
+fn stopped(elapsed: Duration) -> Option<Timed> {
+    if elapsed < STOPPED {
+        return None;
+    }
+    warn!(
+        seconds = elapsed.as_secs(),
+        "the agent did not run for a while"
+    );
+    let detail = format!("the agent did not run for {} s", elapsed.as_secs());
+    Some(sign(TamperKind::AgentStopped, detail))
+}
+
+/// Something that was done to this sensor by nobody it has seen.
+fn sign(what: TamperKind, detail: String) -> Timed {
+    let tampering = Tampering {
+        what,
+        detail,
+        process: None,
+        unit: None,
+    };
+    (clock::now(), Fact::Tampering(tampering))
 }
 
 fn uplink_config(config: &Config, clock: &BootClock) -> Result<UplinkConfig, RunError> {
@@ -429,6 +511,22 @@ impl LastMark {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signs_of_tampering_are_told_once_they_are_clear() {
+        let kind = |sign: Option<Timed>| match sign {
+            Some((_, Fact::Tampering(tampering))) => Some(tampering.what),
+            Some((_, other)) => panic!("{other:?}"),
+            None => None,
+        };
+        assert_eq!(kind(stopped(Duration::from_secs(2))), None);
+        assert_eq!(
+            kind(stopped(Duration::from_secs(11))),
+            Some(TamperKind::AgentStopped)
+        );
+        assert_eq!(kind(clock_moved(-900)), None);
+        assert_eq!(kind(clock_moved(-3_600_000)), Some(TamperKind::ClockMoved));
+    }
 
     #[test]
     fn the_time_without_an_agent_is_a_gap() {

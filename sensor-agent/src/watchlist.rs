@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::agents::drift::Where;
 use crate::credentials::{WatchCatalogue, WatchTarget};
 use crate::files::{FileId, FsView};
 use crate::kernel::event;
@@ -96,6 +97,15 @@ impl WatchList {
         }
         self.places.push((place, view));
         self.refresh();
+    }
+
+    /// The homes and projects that are looked after.
+    pub fn places(&self) -> impl Iterator<Item = (Where<'_>, &FsView)> {
+        self.places.iter().filter_map(|(place, view)| match place {
+            Place::System => None,
+            Place::Home(vars) => Some((Where::Home(vars), view)),
+            Place::Project(dir) => Some((Where::Project(dir), view)),
+        })
     }
 
     /// Looks at every place anew and tells the kernel what changed.

@@ -20,7 +20,10 @@ pub static RING_NET: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Fork, exec, exit.
 #[map]
 pub static RING_PROC: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
-/// Chunks of argv and environment, and DNS messages: large, and the least harm when lost.
+/// DNS messages: whoever asks for very many names loses messages, and nothing else.
+#[map]
+pub static RING_DNS: RingBuf = RingBuf::with_byte_size(1 << 19, 0);
+/// Chunks of argv and environment: large, and the least harm when lost.
 #[map]
 pub static RING_BULK: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 

@@ -18,7 +18,7 @@ use keytrail_abi::{
 
 use crate::{
     ctx::{Who, bounded, current_task, emit, fill_header, now, offs, read},
-    maps::{CONN, RESOLVING, RING_BULK, RING_NET, TRACKED},
+    maps::{CONN, RESOLVING, RING_DNS, RING_NET, TRACKED},
     net::{datagram, owner},
 };
 
@@ -168,7 +168,7 @@ fn emit_dns(ctx: &SkBuffContext, who: &Who, cookie: u64, flags: u32, at: u32, le
     let len = if len > DNS_MAX as u32 { DNS_MAX as u32 } else { len };
     // SAFETY: all fields are written; at most the size of `data` is copied.
     unsafe {
-        emit::<Dns>(&RING_BULK, RecordKind::Dns, |r| {
+        emit::<Dns>(&RING_DNS, RecordKind::Dns, |r| {
             fill_header(addr_of_mut!((*r).head), RecordKind::Dns, who, now());
             addr_of_mut!((*r).cookie).write(cookie);
             addr_of_mut!((*r).flags).write(flags);

@@ -18,7 +18,10 @@ fn main() {
     };
     let show = std::env::args().nth(1);
     let tallies = survey::survey(&folder, |source, why, record| {
-        if show.as_deref().is_some_and(|show| show == why || show == source || show == "all") {
+        if show
+            .as_deref()
+            .is_some_and(|show| show == why || show == source || show == "all")
+        {
             println!("{source} {why}: {}", String::from_utf8_lossy(record));
         }
     });

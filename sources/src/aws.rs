@@ -57,7 +57,11 @@ fn read(
     let request = Request::read(record.request_parameters);
     let minted = parameters::minted(record.response_elements);
     let caller = caller(record, identity);
-    let (key, masked_id) = match identity.access_key_id.get().map(CredentialId::aws_access_key) {
+    let (key, masked_id) = match identity
+        .access_key_id
+        .get()
+        .map(CredentialId::aws_access_key)
+    {
         Some(Ok(key)) => (Some(key), false),
         Some(Err(_)) => (None, true),
         None => (None, false),
@@ -67,7 +71,8 @@ fn read(
         return Err(Rejection::BadKey);
     }
     let event_id = record.event_id.get();
-    let Some(mut usage) = chain.usage(SourceKind::AwsCloudTrail.as_str(), event_id, time, cx) else {
+    let Some(mut usage) = chain.usage(SourceKind::AwsCloudTrail.as_str(), event_id, time, cx)
+    else {
         let by_service = is_type("AwsServiceEvent") || matches!(caller, Caller::Service { .. });
         return Ok(Parsed::skip(if by_service {
             Skip::ServiceEvent
@@ -157,7 +162,11 @@ fn ancestry(chain: Chain, record: &Record<'_>, identity: &Identity<'_>) -> Chain
                     None => user.to_owned(),
                 })
             };
-            let name = identity.principal_id.get().map(str::to_owned).or_else(by_parts);
+            let name = identity
+                .principal_id
+                .get()
+                .map(str::to_owned)
+                .or_else(by_parts);
             chain.then(name.and_then(|name| make::principal("aws", &name)))
         }
         (_, Some(arn)) => chain.then(make::principal("aws", arn)),
@@ -165,11 +174,17 @@ fn ancestry(chain: Chain, record: &Record<'_>, identity: &Identity<'_>) -> Chain
             // Seen from another account, a caller is known by its unique id only.
             let id = identity.principal_id.get().or(issuer);
             let by_name = || {
-                let account = identity.account_id.get().or(record.recipient_account_id.get())?;
+                let account = identity
+                    .account_id
+                    .get()
+                    .or(record.recipient_account_id.get())?;
                 let user = identity.user_name.get().filter(|_| kind == "IAMUser")?;
                 make::principal("aws", &format!("arn:aws:iam::{account}:user/{user}"))
             };
-            chain.then(id.and_then(|id| make::principal("aws", id)).or_else(by_name))
+            chain.then(
+                id.and_then(|id| make::principal("aws", id))
+                    .or_else(by_name),
+            )
         }
     }
 }
@@ -193,7 +208,10 @@ fn role_of(session: &str, issuer: Option<&str>) -> Option<String> {
     }
     let (front, rest) = session.split_once(":assumed-role/")?;
     let role = rest.split('/').next()?;
-    Some(format!("{}:role/{role}", front.replacen(":sts:", ":iam:", 1)))
+    Some(format!(
+        "{}:role/{role}",
+        front.replacen(":sts:", ":iam:", 1)
+    ))
 }
 
 /// A key that the call deleted or switched off.

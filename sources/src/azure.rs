@@ -35,7 +35,9 @@ pub(crate) fn read(kind: SourceKind, doc: &Doc<'_>, cx: &Context<'_>) -> Outcome
     let record = Record::new(doc);
     let category = doc.first(&["category", "Type"]).unwrap_or_default();
     let is = |name: &str| category.eq_ignore_ascii_case(name);
-    let resource = doc.first(&["resourceId", "_ResourceId"]).unwrap_or_default();
+    let resource = doc
+        .first(&["resourceId", "_ResourceId"])
+        .unwrap_or_default();
     let of = |provider: &str| {
         let upper = resource.to_ascii_uppercase();
         upper.contains(provider)
@@ -52,7 +54,8 @@ pub(crate) fn read(kind: SourceKind, doc: &Doc<'_>, cx: &Context<'_>) -> Outcome
     if of("MICROSOFT.COGNITIVESERVICES") || is("AzureOpenAIRequestUsage") || is("RequestResponse") {
         return openai::read(&record, category, cx);
     }
-    if is("AuditEvent") || of("MICROSOFT.KEYVAULT") && record.property("requestUri").text().is_some()
+    if is("AuditEvent")
+        || of("MICROSOFT.KEYVAULT") && record.property("requestUri").text().is_some()
     {
         return vault::read(&record, cx);
     }
@@ -102,7 +105,9 @@ impl<'d> Record<'d> {
     }
 
     fn identity(&self) -> &Doc<'d> {
-        self.identity.as_ref().unwrap_or_else(|| self.doc.get("identity"))
+        self.identity
+            .as_ref()
+            .unwrap_or_else(|| self.doc.get("identity"))
     }
 
     /// The operation's name: a text, or `{value, localizedValue}` as the REST API has it.
@@ -114,7 +119,13 @@ impl<'d> Record<'d> {
     fn time(&self) -> Option<Timestamp> {
         make::time_of(
             self.doc,
-            &["time", "eventTimestamp", "TimeGenerated", "timeStamp", "p_event_time"],
+            &[
+                "time",
+                "eventTimestamp",
+                "TimeGenerated",
+                "timeStamp",
+                "p_event_time",
+            ],
         )
     }
 
@@ -125,7 +136,9 @@ impl<'d> Record<'d> {
     }
 
     fn address(&self) -> Option<&str> {
-        let own = self.doc.first(&["callerIpAddress", "clientIpAddress", "clientIP"]);
+        let own = self
+            .doc
+            .first(&["callerIpAddress", "clientIpAddress", "clientIP"]);
         own.or_else(|| self.property("ipAddress").text())
             .or_else(|| self.doc.at(&["httpRequest", "clientIpAddress"]).text())
     }
@@ -133,9 +146,13 @@ impl<'d> Record<'d> {
     /// The claims of the token that was presented.
     fn claims(&self) -> Option<&Doc<'d>> {
         let identity = self.identity();
-        [identity.get("claims"), identity.get("claim"), self.doc.get("claims")]
-            .into_iter()
-            .find(|claims| claims.is_object())
+        [
+            identity.get("claims"),
+            identity.get("claim"),
+            self.doc.get("claims"),
+        ]
+        .into_iter()
+        .find(|claims| claims.is_object())
     }
 }
 
@@ -177,5 +194,9 @@ fn account(id: Option<&str>) -> Option<keytrail_model::credential::CredentialId>
 
 /// The last part of a resource's path.
 fn last_part(resource: &str) -> &str {
-    resource.trim_end_matches('/').rsplit('/').next().unwrap_or(resource)
+    resource
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or(resource)
 }

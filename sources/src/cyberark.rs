@@ -58,7 +58,9 @@ fn pas<'a>(record: &'a Doc<'_>) -> Entry<'a> {
         time: make::time_of(record, &["IsoTimestamp", "Timestamp", "Rfc5424Timestamp"]),
         id: None,
         code: text("MessageID"),
-        action: text("Desc").or_else(|| text("Action")).or_else(|| text("Message")),
+        action: text("Desc")
+            .or_else(|| text("Action"))
+            .or_else(|| text("Message")),
         user: text("Issuer").or_else(|| text("SourceUser")),
         address: text("Station"),
         gateway: text("GatewayStation"),
@@ -115,23 +117,39 @@ pub(crate) fn line(record: &[u8], cx: &Context<'_>) -> Outcome {
 fn cef<'a>(header: &'a str, body: &'a str) -> Option<Entry<'a>> {
     let mut parts = bars(body);
     let (_, vendor) = (parts.next()?, parts.next()?);
-    if !vendor.to_ascii_lowercase().replace('-', "").contains("cyberark") {
+    if !vendor
+        .to_ascii_lowercase()
+        .replace('-', "")
+        .contains("cyberark")
+    {
         return None;
     }
-    let (_, _, code, name, severity) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (_, _, code, name, severity) = (
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+    );
     let pairs = pairs(parts.next().unwrap_or_default());
     let get = |key: &str| {
         let found = pairs.iter().find(|(k, _)| k.eq_ignore_ascii_case(key));
-        found.map(|(_, value)| value.clone()).filter(|value| !value.trim().is_empty())
+        found
+            .map(|(_, value)| value.clone())
+            .filter(|value| !value.trim().is_empty())
     };
     // `cs2=Finance cs2Label=Safe Name`: a custom field's meaning is its label.
     let labelled = |label: &str| {
-        let found = pairs.iter().find(|(k, v)| k.ends_with("Label") && v.eq_ignore_ascii_case(label));
+        let found = pairs
+            .iter()
+            .find(|(k, v)| k.ends_with("Label") && v.eq_ignore_ascii_case(label));
         found.and_then(|(key, _)| get(key.strip_suffix("Label")?))
     };
     Some(Entry {
-        time: get("rt").or_else(|| get("end")).and_then(|t| text::time(&t)).or_else(|| header_time(header)),
+        time: get("rt")
+            .or_else(|| get("end"))
+            .and_then(|t| text::time(&t))
+            .or_else(|| header_time(header)),
         id: get("externalId"),
         code: Some(Cow::Borrowed(code)),
         action: get("act").or(Some(Cow::Borrowed(name))),
@@ -144,7 +162,8 @@ fn cef<'a>(header: &'a str, body: &'a str) -> Option<Entry<'a>> {
         account: None,
         session: None,
         tenant: None,
-        failed: severity.parse::<u8>().is_ok_and(|s| s >= 7) && name.to_ascii_lowercase().contains("fail"),
+        failed: severity.parse::<u8>().is_ok_and(|s| s >= 7)
+            && name.to_ascii_lowercase().contains("fail"),
     })
 }
 
@@ -152,7 +171,11 @@ fn cef<'a>(header: &'a str, body: &'a str) -> Option<Entry<'a>> {
 fn leef<'a>(header: &'a str, body: &'a str) -> Option<Entry<'a>> {
     let mut parts = bars(body);
     let (version, vendor) = (parts.next()?, parts.next()?);
-    if !vendor.to_ascii_lowercase().replace('-', "").contains("cyberark") {
+    if !vendor
+        .to_ascii_lowercase()
+        .replace('-', "")
+        .contains("cyberark")
+    {
         return None;
     }
     let (_, _, code) = (parts.next()?, parts.next()?, parts.next()?);
@@ -166,12 +189,18 @@ fn leef<'a>(header: &'a str, body: &'a str) -> Option<Entry<'a>> {
     let get = |key: &str| {
         let mut pairs = rest.split(between).filter_map(|pair| pair.split_once('='));
         let found = pairs.find(|(k, _)| k.trim().eq_ignore_ascii_case(key));
-        found.map(|(_, value)| Cow::Borrowed(value.trim())).filter(|value| !value.is_empty())
+        found
+            .map(|(_, value)| Cow::Borrowed(value.trim()))
+            .filter(|value| !value.is_empty())
     };
     Some(Entry {
-        time: get("devTime").and_then(|t| text::time(&t)).or_else(|| header_time(header)),
+        time: get("devTime")
+            .and_then(|t| text::time(&t))
+            .or_else(|| header_time(header)),
         code: Some(Cow::Borrowed(code)),
-        action: get("Action").or_else(|| get("cat")).or_else(|| get("Message")),
+        action: get("Action")
+            .or_else(|| get("cat"))
+            .or_else(|| get("Message")),
         user: get("usrName").or_else(|| get("SourceUser")),
         address: get("src"),
         gateway: get("Gateway"),
@@ -190,7 +219,8 @@ fn bars(text: &str) -> impl Iterator<Item = &str> {
         let text = rest?;
         let bar = (cut < 7).then(|| {
             let bars = text.match_indices('|').map(|(at, _)| at);
-            bars.into_iter().find(|at| !text.get(..*at).unwrap_or_default().ends_with('\\'))
+            bars.into_iter()
+                .find(|at| !text.get(..*at).unwrap_or_default().ends_with('\\'))
         });
         cut += 1;
         match bar.flatten() {
@@ -211,20 +241,36 @@ fn pairs(text: &str) -> Vec<(&str, Cow<'_, str>)> {
         if before.ends_with('\\') || starts.len() >= 128 {
             continue;
         }
-        let key = before.rfind(char::is_whitespace).map_or(0, |space| space + 1);
-        let is_key = key < equals && before.get(key..).unwrap_or_default().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+        let key = before
+            .rfind(char::is_whitespace)
+            .map_or(0, |space| space + 1);
+        let is_key = key < equals
+            && before
+                .get(key..)
+                .unwrap_or_default()
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
         if is_key {
             starts.push((key, equals));
         }
     }
-    let ends = starts.iter().skip(1).map(|(key, _)| *key).chain([text.len()]);
+    let ends = starts
+        .iter()
+        .skip(1)
+        .map(|(key, _)| *key)
+        .chain([text.len()]);
     starts
         .iter()
         .zip(ends)
         .filter_map(|((key, equals), end)| {
             let value = text.get(equals + 1..end)?.trim();
             let value = if value.contains('\\') {
-                Cow::Owned(value.replace("\\=", "=").replace("\\|", "|").replace("\\\\", "\\"))
+                Cow::Owned(
+                    value
+                        .replace("\\=", "=")
+                        .replace("\\|", "|")
+                        .replace("\\\\", "\\"),
+                )
             } else {
                 Cow::Borrowed(value)
             };
@@ -247,13 +293,24 @@ fn usage(entry: Entry<'_>, cx: &Context<'_>) -> Outcome {
         return Err(Rejection::NoEvent);
     };
     let lower = action.to_ascii_lowercase();
-    let sign_in = lower.contains("logon") || lower.contains("login") || lower.contains("authentication");
+    let sign_in =
+        lower.contains("logon") || lower.contains("login") || lower.contains("authentication");
     if sign_in && (entry.failed || lower.contains("fail")) {
         return Ok(Found::Skip(Skip::NotAuthenticated));
     }
     let chain = Chain::default()
-        .then(entry.session.as_deref().and_then(|id| make::session("cyberark", id)))
-        .then(entry.user.as_deref().and_then(|who| make::principal("cyberark", who)));
+        .then(
+            entry
+                .session
+                .as_deref()
+                .and_then(|id| make::session("cyberark", id)),
+        )
+        .then(
+            entry
+                .user
+                .as_deref()
+                .and_then(|who| make::principal("cyberark", who)),
+        );
     let id = entry.id.as_deref();
     let Some(mut usage) = chain.usage(SourceKind::CyberArk.as_str(), id, time, cx) else {
         return Ok(Found::Skip(Skip::NoCredential));
@@ -276,15 +333,41 @@ fn usage(entry: Entry<'_>, cx: &Context<'_>) -> Outcome {
     usage.principal = make::kept(entry.user.as_deref());
     usage.account = make::kept(entry.tenant.as_deref().or(cx.options.tenant.as_deref()));
     usage.class = class(entry.code.as_deref().unwrap_or_default(), &lower);
-    usage.endpoints = make::endpoints(&["cyberark.cloud", "privilegecloud.cyberark.com", "cyberark.com"], cx.options);
+    usage.endpoints = make::endpoints(
+        &[
+            "cyberark.cloud",
+            "privilegecloud.cyberark.com",
+            "cyberark.com",
+        ],
+        cx.options,
+    );
     Ok(found(usage, id.is_some()))
 }
 
 fn class(code: &str, action: &str) -> ActionClass {
     let has = |parts: &[&str]| parts.iter().any(|part| action.contains(part));
-    if matches!(code, "295" | "308") || has(&["retrieve password", "retrieve file", "use password", "copy password", "show password", "retrieve secret", "get password"]) {
+    if matches!(code, "295" | "308")
+        || has(&[
+            "retrieve password",
+            "retrieve file",
+            "use password",
+            "copy password",
+            "show password",
+            "retrieve secret",
+            "get password",
+        ])
+    {
         ActionClass::SecretRead
-    } else if has(&["add owner", "add safe member", "update owner", "delete owner", "add user", "update safe", "add group", "policy"]) {
+    } else if has(&[
+        "add owner",
+        "add safe member",
+        "update owner",
+        "delete owner",
+        "add user",
+        "update safe",
+        "add group",
+        "policy",
+    ]) {
         ActionClass::PermissionChange
     } else if has(&["logon", "login"]) {
         ActionClass::Mint

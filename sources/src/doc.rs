@@ -47,7 +47,11 @@ impl<'a> Doc<'a> {
         };
         let exact = members.iter().find(|(key, _)| key == name);
         exact
-            .or_else(|| members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)))
+            .or_else(|| {
+                members
+                    .iter()
+                    .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            })
             .map(|(_, value)| value)
     }
 
@@ -61,12 +65,17 @@ impl<'a> Doc<'a> {
     pub(crate) fn path(&self, path: &str) -> Option<&Doc<'a>> {
         if let Doc::List(items) = self {
             let (place, rest) = path.split_once('.').unwrap_or((path, ""));
-            let below = |item: &'_ Doc<'a>| -> bool { rest.is_empty() || item.path(rest).is_some() };
+            let below =
+                |item: &'_ Doc<'a>| -> bool { rest.is_empty() || item.path(rest).is_some() };
             let item = match place {
                 "*" => items.iter().find(|item| below(item))?,
                 place => items.get(place.parse::<usize>().ok()?)?,
             };
-            return if rest.is_empty() { Some(item) } else { item.path(rest) };
+            return if rest.is_empty() {
+                Some(item)
+            } else {
+                item.path(rest)
+            };
         }
         if let Some(found) = self.member(path) {
             return Some(found).filter(|doc| **doc != Doc::Null);

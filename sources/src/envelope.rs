@@ -91,7 +91,8 @@ fn as_json<'a>(value: &'a Doc<'_>) -> Option<Cow<'a, [u8]>> {
         Doc::Object(_) => serde_json::to_vec(value).ok().map(Cow::Owned),
         Doc::Text(text) => {
             let text = text.trim();
-            text.starts_with(['{', '[']).then(|| Cow::Borrowed(text.as_bytes()))
+            text.starts_with(['{', '['])
+                .then(|| Cow::Borrowed(text.as_bytes()))
         }
         _ => None,
     }

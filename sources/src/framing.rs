@@ -22,7 +22,14 @@ pub const MAX_RECORD_BYTES: usize = 2 << 20;
 ///
 /// `Records` CloudTrail, `records` Azure and SOQL, `Events` LookupEvents, `logEvents` CloudWatch
 /// Logs, `value` Microsoft Graph, `items` Kubernetes' `EventList`, `entries` Cloud Logging.
-const WRAPPERS: [&str; 6] = ["records", "events", "logEvents", "value", "items", "entries"];
+const WRAPPERS: [&str; 6] = [
+    "records",
+    "events",
+    "logEvents",
+    "value",
+    "items",
+    "entries",
+];
 
 /// Why a file cannot be cut.
 #[derive(Debug, Error)]
@@ -268,7 +275,9 @@ impl<R: BufRead> Source<R> {
 
     fn consume(&mut self, bytes: usize) {
         self.input.consume(bytes);
-        self.at = self.at.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.at = self
+            .at
+            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
     fn peek(&mut self) -> Result<Option<u8>, FramingError> {

@@ -17,7 +17,9 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     let who = payload.get("authenticationInfo");
     let named = payload.get("serviceName").text();
     let method = payload.get("methodName").text().or_else(|| {
-        payload.path("authorizationInfo.*.permission").and_then(Doc::text)
+        payload
+            .path("authorizationInfo.*.permission")
+            .and_then(Doc::text)
     });
     let Some(method) = method.filter(|_| named.is_some() || who.is_object()) else {
         return Err(Rejection::NoEvent);
@@ -41,7 +43,11 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     let id = doc.get("insertId").text();
     let Some(mut usage) = chain(who).usage(SourceKind::GcpAudit.as_str(), id, time, cx) else {
         let somebody = who.first(&["principalEmail", "principalSubject", "authoritySelector"]);
-        let why = if somebody.is_some() { Skip::Anonymous } else { Skip::NoCredential };
+        let why = if somebody.is_some() {
+            Skip::Anonymous
+        } else {
+            Skip::NoCredential
+        };
         return Ok(Found::Skip(why));
     };
     fill(&mut usage, doc, payload, cx);
@@ -57,7 +63,9 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
 fn chain(who: &Doc<'_>) -> Chain {
     let key = who.get("serviceAccountKeyName").text().and_then(key_of);
     let email = who.get("principalEmail").text().map(bare);
-    let subject = who.first(&["principalSubject", "authoritySelector"]).map(bare);
+    let subject = who
+        .first(&["principalSubject", "authoritySelector"])
+        .map(bare);
     let nobody = |name: &&str| !matches!(*name, "allUsers" | "system:anonymous" | "anonymous");
     let mut chain = Chain::default()
         .then(key)
@@ -87,21 +95,31 @@ fn bare(name: &str) -> &str {
 
 fn account(name: &str) -> Option<CredentialId> {
     // GKE puts the cluster's own accounts here.
-    let scope = if name.starts_with("system:") { "kubernetes" } else { "gcp" };
+    let scope = if name.starts_with("system:") {
+        "kubernetes"
+    } else {
+        "gcp"
+    };
     make::principal(scope, name)
 }
 
 /// `//iam.googleapis.com/projects/P/serviceAccounts/E/keys/KEY`.
 fn key_of(name: &str) -> Option<CredentialId> {
     let (_, key) = name.split_once("/keys/")?;
-    make::exact(CredentialKind::GcpServiceAccountKey, &key.to_ascii_lowercase())
+    make::exact(
+        CredentialKind::GcpServiceAccountKey,
+        &key.to_ascii_lowercase(),
+    )
 }
 
 fn fill(usage: &mut Consumption, doc: &Doc<'_>, payload: &Doc<'_>, cx: &Context<'_>) {
     let metadata = payload.get("requestMetadata");
     let labels = doc.at(&["resource", "labels"]);
     let who = payload.get("authenticationInfo");
-    usage.caller = caller(metadata.get("callerIp").text(), who.get("principalEmail").text());
+    usage.caller = caller(
+        metadata.get("callerIp").text(),
+        who.get("principalEmail").text(),
+    );
     usage.user_agent = make::kept(metadata.get("callerSuppliedUserAgent").text());
     let name = payload.get("resourceName").text();
     usage.region = region(payload, labels, name);
@@ -133,8 +151,13 @@ fn caller(address: Option<&str>, email: Option<&str>) -> Caller {
 }
 
 fn region(payload: &Doc<'_>, labels: &Doc<'_>, name: Option<&str>) -> Option<String> {
-    let current = payload.at(&["resourceLocation", "currentLocations"]).items();
-    let stated = current.first().and_then(Doc::text).or_else(|| labels.first(&["location", "region", "zone"]));
+    let current = payload
+        .at(&["resourceLocation", "currentLocations"])
+        .items();
+    let stated = current
+        .first()
+        .and_then(Doc::text)
+        .or_else(|| labels.first(&["location", "region", "zone"]));
     let in_name = || {
         let mut parts = name?.split('/');
         parts.find(|part| matches!(*part, "locations" | "regions" | "zones"))?;
@@ -147,11 +170,15 @@ fn region(payload: &Doc<'_>, labels: &Doc<'_>, name: Option<&str>) -> Option<Str
 fn key_events(usage: &mut Consumption, payload: &Doc<'_>, method: &str) {
     let named = || {
         let request = payload.at(&["request", "name"]).text();
-        request.or_else(|| payload.get("resourceName").text()).and_then(key_of)
+        request
+            .or_else(|| payload.get("resourceName").text())
+            .and_then(key_of)
     };
     if method.ends_with("CreateServiceAccountKey") {
         usage.minted = payload.at(&["response", "name"]).text().and_then(key_of);
-    } else if method.ends_with("DeleteServiceAccountKey") || method.ends_with("DisableServiceAccountKey") {
+    } else if method.ends_with("DeleteServiceAccountKey")
+        || method.ends_with("DisableServiceAccountKey")
+    {
         usage.revoked = named();
     }
 }
@@ -208,7 +235,13 @@ fn class(service: &str, method: &str) -> ActionClass {
         )
         | ("iam.googleapis.com", "CreateServiceAccountKey" | "UploadServiceAccountKey")
         | ("apikeys.googleapis.com", "CreateKey") => return ActionClass::Mint,
-        ("iam.googleapis.com", "DeleteServiceAccountKey" | "DisableServiceAccountKey" | "DisableServiceAccount" | "DeleteServiceAccount")
+        (
+            "iam.googleapis.com",
+            "DeleteServiceAccountKey"
+            | "DisableServiceAccountKey"
+            | "DisableServiceAccount"
+            | "DeleteServiceAccount",
+        )
         | ("apikeys.googleapis.com", "DeleteKey") => return ActionClass::Revoke,
         ("apikeys.googleapis.com", "GetKeyString") => return ActionClass::SecretRead,
         _ => {}
@@ -217,15 +250,30 @@ fn class(service: &str, method: &str) -> ActionClass {
         return kubernetes(method, &lower);
     }
     if service == "aiplatform.googleapis.com"
-        && ["predict", "generatecontent", "streamgeneratecontent", "rawpredict", "streamrawpredict", "serverstreamingpredict", "embedcontent"].contains(&lower.as_str())
+        && [
+            "predict",
+            "generatecontent",
+            "streamgeneratecontent",
+            "rawpredict",
+            "streamrawpredict",
+            "serverstreamingpredict",
+            "embedcontent",
+        ]
+        .contains(&lower.as_str())
     {
         return ActionClass::ModelCall;
     }
     if lower.contains("setiampolicy")
         || lower.contains("setiampermissions")
         || lower.contains("setorgpolicy")
-        || (service == "iam.googleapis.com" && ["Create", "Update", "Delete", "Set"].iter().any(|verb| name.starts_with(verb)))
-        || (service == "logging.googleapis.com" && ["Delete", "Update", "Create"].iter().any(|verb| name.starts_with(verb)))
+        || (service == "iam.googleapis.com"
+            && ["Create", "Update", "Delete", "Set"]
+                .iter()
+                .any(|verb| name.starts_with(verb)))
+        || (service == "logging.googleapis.com"
+            && ["Delete", "Update", "Create"]
+                .iter()
+                .any(|verb| name.starts_with(verb)))
         || method.contains(".firewalls.")
     {
         return ActionClass::PermissionChange;
@@ -245,7 +293,9 @@ fn kubernetes(method: &str, verb: &str) -> ActionClass {
         ActionClass::SecretRead
     } else if method.contains(".rbac.") && verb != "get" && verb != "list" {
         ActionClass::PermissionChange
-    } else if method.contains("serviceaccounts.token.") || method.contains("certificatesigningrequests.create") {
+    } else if method.contains("serviceaccounts.token.")
+        || method.contains("certificatesigningrequests.create")
+    {
         ActionClass::Mint
     } else if method.contains("selfsubject") {
         ActionClass::IdentityCheck

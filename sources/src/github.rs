@@ -16,7 +16,13 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     };
     let time = make::time_of(
         doc,
-        &["@timestamp", "at_sign_timestamp", "timestamp", "created_at", "p_event_time"],
+        &[
+            "@timestamp",
+            "at_sign_timestamp",
+            "timestamp",
+            "created_at",
+            "p_event_time",
+        ],
     )
     .ok_or(Rejection::BadTime)?;
     let id = doc.get("_document_id").text();
@@ -27,11 +33,16 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     if status == Some(401) {
         return Ok(Found::Skip(Skip::NotAuthenticated));
     }
-    let request = (doc.first(&["request_method"]), doc.first(&["route", "url_path"]));
+    let request = (
+        doc.first(&["request_method"]),
+        doc.first(&["route", "url_path"]),
+    );
     usage.caller = make::caller(doc.get("actor_ip").text());
     usage.user_agent = make::kept(doc.get("user_agent").text());
     usage.action = match request {
-        (Some(method), Some(route)) => format!("{} {}", text::kept(method), text::without_query(route)),
+        (Some(method), Some(route)) => {
+            format!("{} {}", text::kept(method), text::without_query(route))
+        }
         _ => text::kept(action),
     };
     usage.resources = make::resources([
@@ -39,14 +50,19 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
         doc.get("org").text(),
         doc.get("url_path").text(),
         doc.get("team").text(),
-        doc.get("name").text().filter(|_| doc.get("repo").text().is_none()),
+        doc.get("name")
+            .text()
+            .filter(|_| doc.get("repo").text().is_none()),
     ]);
     usage.outcome = match status {
         Some(status) if status >= 400 => Ended::Failure(status.to_string()),
         _ => Ended::Success,
     };
     usage.principal = make::kept(doc.get("actor").text());
-    usage.account = make::kept(doc.first(&["business", "enterprise", "org"]).or(cx.options.tenant.as_deref()));
+    usage.account = make::kept(
+        doc.first(&["business", "enterprise", "org"])
+            .or(cx.options.tenant.as_deref()),
+    );
     let (service, names) = service(action, request.1.is_some());
     service.clone_into(&mut usage.service);
     usage.endpoints = make::endpoints(names, cx.options);
@@ -59,8 +75,15 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
 fn chain(doc: &Doc<'_>) -> Chain {
     let token = doc.get("hashed_token").text();
     let token = token.and_then(|hash| CredentialId::github_hashed_token(hash).ok());
-    let fingerprint = doc.first(&["fingerprint", "public_key_fingerprint", "deploy_key_fingerprint"]);
-    let git = doc.get("action").text().is_some_and(|action| action.starts_with("git."));
+    let fingerprint = doc.first(&[
+        "fingerprint",
+        "public_key_fingerprint",
+        "deploy_key_fingerprint",
+    ]);
+    let git = doc
+        .get("action")
+        .text()
+        .is_some_and(|action| action.starts_with("git."));
     // Elsewhere a fingerprint is of a key that the event is about.
     let ssh_key = fingerprint.filter(|_| git).and_then(|print| {
         let print = if print.starts_with("SHA256:") {
@@ -72,7 +95,11 @@ fn chain(doc: &Doc<'_>) -> Chain {
     });
     // The app asks for an installation's token with a key of its own.
     let installation = doc.get("installation_id").id().filter(|_| token.is_some());
-    let account = |name: &str| doc.get(name).text().and_then(|who| make::principal("github", who));
+    let account = |name: &str| {
+        doc.get(name)
+            .text()
+            .and_then(|who| make::principal("github", who))
+    };
     let chain = Chain::default()
         .then(token)
         .then(ssh_key)
@@ -88,7 +115,14 @@ fn service(action: &str, api: bool) -> (&'static str, &'static [&'static str]) {
     if action.starts_with("git.") {
         ("github.com", &["github.com"])
     } else if api || action.starts_with("api.") {
-        ("api.github.com", &["api.github.com", "uploads.github.com", "api.githubcopilot.com"])
+        (
+            "api.github.com",
+            &[
+                "api.github.com",
+                "uploads.github.com",
+                "api.githubcopilot.com",
+            ],
+        )
     } else {
         ("github.com", &["github.com"])
     }
@@ -98,7 +132,10 @@ fn service(action: &str, api: bool) -> (&'static str, &'static [&'static str]) {
 fn revoked(doc: &Doc<'_>, action: &str, credential: &CredentialId) -> Option<CredentialId> {
     let ends = matches!(
         action,
-        "oauth_access.destroy" | "oauth_access.revoke" | "personal_access_token.access_revoked" | "personal_access_token.destroy"
+        "oauth_access.destroy"
+            | "oauth_access.revoke"
+            | "personal_access_token.access_revoked"
+            | "personal_access_token.destroy"
     );
     let named = doc.get("hashed_token").text().is_some();
     (ends && named && credential.kind() == CredentialKind::GithubToken).then(|| credential.clone())
@@ -109,10 +146,28 @@ fn class(action: &str, request: (Option<&str>, Option<&str>)) -> ActionClass {
         return api_class(method, route);
     }
     let (thing, deed) = action.split_once('.').unwrap_or((action, ""));
-    let makes = ["create", "add", "request_created", "access_granted", "generate", "regenerate"];
+    let makes = [
+        "create",
+        "add",
+        "request_created",
+        "access_granted",
+        "generate",
+        "regenerate",
+    ];
     match thing {
-        "personal_access_token" | "oauth_access" | "oauth_authorization" | "public_key" | "deploy_key" | "integration_installation_token" | "integration_secret" | "oauth_application_secret" | "ssh_certificate_authority" => {
-            if ["destroy", "delete", "revoke", "remove"].iter().any(|d| deed.contains(d)) {
+        "personal_access_token"
+        | "oauth_access"
+        | "oauth_authorization"
+        | "public_key"
+        | "deploy_key"
+        | "integration_installation_token"
+        | "integration_secret"
+        | "oauth_application_secret"
+        | "ssh_certificate_authority" => {
+            if ["destroy", "delete", "revoke", "remove"]
+                .iter()
+                .any(|d| deed.contains(d))
+            {
                 ActionClass::Revoke
             } else if makes.iter().any(|d| deed.contains(d)) {
                 ActionClass::Mint
@@ -120,21 +175,109 @@ fn class(action: &str, request: (Option<&str>, Option<&str>)) -> ActionClass {
                 ActionClass::Other
             }
         }
-        "protected_branch" | "repository_ruleset" | "repository_branch_protection_evaluation" | "team" | "role" | "business" | "ip_allow_list" | "ip_allow_list_entry" | "hook" | "integration_installation" | "org_credential_authorization" | "secret_scanning" | "secret_scanning_new_repos" | "repository_secret_scanning" | "repository_secret_scanning_push_protection" | "dependabot_alerts" | "dependabot_alerts_new_repos" | "dependabot_security_updates" | "dependabot_security_updates_new_repos" | "business_advanced_security" | "audit_log_streaming" | "enterprise" | "environment" | "actions" => ActionClass::PermissionChange,
-        "repo" | "org" if ["access", "add_member", "remove_member", "update_member", "invite_member", "transfer", "disable", "update_default", "oauth_app", "two_factor", "visibility"].iter().any(|d| deed.contains(d)) => ActionClass::PermissionChange,
+        "protected_branch"
+        | "repository_ruleset"
+        | "repository_branch_protection_evaluation"
+        | "team"
+        | "role"
+        | "business"
+        | "ip_allow_list"
+        | "ip_allow_list_entry"
+        | "hook"
+        | "integration_installation"
+        | "org_credential_authorization"
+        | "secret_scanning"
+        | "secret_scanning_new_repos"
+        | "repository_secret_scanning"
+        | "repository_secret_scanning_push_protection"
+        | "dependabot_alerts"
+        | "dependabot_alerts_new_repos"
+        | "dependabot_security_updates"
+        | "dependabot_security_updates_new_repos"
+        | "business_advanced_security"
+        | "audit_log_streaming"
+        | "enterprise"
+        | "environment"
+        | "actions" => ActionClass::PermissionChange,
+        "repo" | "org"
+            if [
+                "access",
+                "add_member",
+                "remove_member",
+                "update_member",
+                "invite_member",
+                "transfer",
+                "disable",
+                "update_default",
+                "oauth_app",
+                "two_factor",
+                "visibility",
+            ]
+            .iter()
+            .any(|d| deed.contains(d)) =>
+        {
+            ActionClass::PermissionChange
+        }
         _ => ActionClass::Other,
     }
 }
 
 fn api_class(method: &str, route: &str) -> ActionClass {
-    let route = route.split(['?', '#']).next().unwrap_or(route).trim_end_matches('/');
+    let route = route
+        .split(['?', '#'])
+        .next()
+        .unwrap_or(route)
+        .trim_end_matches('/');
     let ends = |ends: &[&str]| ends.iter().any(|end| route.ends_with(end));
     match method.to_ascii_uppercase().as_str() {
-        "GET" if matches!(route, "/user" | "/user/emails" | "/rate_limit" | "/installation" | "/app") => ActionClass::IdentityCheck,
-        "GET" if ends(&["/repos", "/secrets", "/orgs", "/members", "/repositories", "/teams", "/variables", "/gists"]) => ActionClass::List,
-        "POST" if ends(&["/access_tokens", "/registration-token", "/remove-token", "/keys", "/jitconfig"]) => ActionClass::Mint,
+        "GET"
+            if matches!(
+                route,
+                "/user" | "/user/emails" | "/rate_limit" | "/installation" | "/app"
+            ) =>
+        {
+            ActionClass::IdentityCheck
+        }
+        "GET"
+            if ends(&[
+                "/repos",
+                "/secrets",
+                "/orgs",
+                "/members",
+                "/repositories",
+                "/teams",
+                "/variables",
+                "/gists",
+            ]) =>
+        {
+            ActionClass::List
+        }
+        "POST"
+            if ends(&[
+                "/access_tokens",
+                "/registration-token",
+                "/remove-token",
+                "/keys",
+                "/jitconfig",
+            ]) =>
+        {
+            ActionClass::Mint
+        }
         "DELETE" if ends(&["/token", "/grant"]) => ActionClass::Revoke,
-        "PUT" | "POST" | "PATCH" | "DELETE" if ["/collaborators", "/memberships", "/protection", "/rulesets", "/hooks", "/permissions"].iter().any(|part| route.contains(part)) => ActionClass::PermissionChange,
+        "PUT" | "POST" | "PATCH" | "DELETE"
+            if [
+                "/collaborators",
+                "/memberships",
+                "/protection",
+                "/rulesets",
+                "/hooks",
+                "/permissions",
+            ]
+            .iter()
+            .any(|part| route.contains(part)) =>
+        {
+            ActionClass::PermissionChange
+        }
         _ => ActionClass::Other,
     }
 }

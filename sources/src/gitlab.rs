@@ -13,17 +13,23 @@ use crate::make::{self, Chain, Context, Found, Outcome, found};
 use crate::{Rejection, Skip, SourceKind, text};
 
 pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
-    let details = doc.path("details").or_else(|| doc.path("detail")).unwrap_or(&Doc::Null);
+    let details = doc
+        .path("details")
+        .or_else(|| doc.path("detail"))
+        .unwrap_or(&Doc::Null);
     let embedded = details.embedded();
     let details = embedded.as_ref().unwrap_or(details);
     let request = doc.get("method").text().zip(doc.first(&["path", "route"]));
-    let event = doc.first(&["event_type", "event_name"]).or_else(|| details.first(&["event_name", "custom_message"]));
+    let event = doc
+        .first(&["event_type", "event_name"])
+        .or_else(|| details.first(&["event_name", "custom_message"]));
     let changed = doc.first(&["change", "add", "remove"]);
     let entity = doc.first(&["entity_type", "entity_path"]);
     if request.is_none() && event.is_none() && changed.is_none() && entity.is_none() {
         return Err(Rejection::NoEvent);
     }
-    let time = make::time_of(doc, &["created_at", "time", "p_event_time"]).ok_or(Rejection::BadTime)?;
+    let time =
+        make::time_of(doc, &["created_at", "time", "p_event_time"]).ok_or(Rejection::BadTime)?;
     let failed_token = doc.path("meta.auth_fail_token_id").and_then(Doc::text);
     let refusal = doc.path("meta.auth_fail_reason").and_then(Doc::text);
     let status = doc.get("status").int();
@@ -31,9 +37,17 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
         return Ok(Found::Skip(Skip::NotAuthenticated));
     }
     let id = event_id(doc, request.is_some());
-    let Some(mut usage) = chain(doc, details, failed_token).usage(SourceKind::GitlabAudit.as_str(), id.as_deref(), time, cx)
-    else {
-        return Ok(Found::Skip(if request.is_some() { Skip::Anonymous } else { Skip::NoCredential }));
+    let Some(mut usage) = chain(doc, details, failed_token).usage(
+        SourceKind::GitlabAudit.as_str(),
+        id.as_deref(),
+        time,
+        cx,
+    ) else {
+        return Ok(Found::Skip(if request.is_some() {
+            Skip::Anonymous
+        } else {
+            Skip::NoCredential
+        }));
     };
     let address = doc.get("ip_address").text();
     let address = address.or_else(|| doc.path("meta.remote_ip").and_then(Doc::text));
@@ -49,7 +63,9 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     usage.resources = make::resources([
         doc.get("entity_path").text(),
         details.get("entity_path").text(),
-        doc.get("target_details").text().or_else(|| details.get("target_details").text()),
+        doc.get("target_details")
+            .text()
+            .or_else(|| details.get("target_details").text()),
         doc.path("meta.project").and_then(Doc::text),
     ]);
     usage.outcome = match (refusal, status) {
@@ -59,7 +75,10 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     };
     usage.principal = make::kept(user(doc, details));
     usage.account = make::kept(cx.options.tenant.as_deref());
-    usage.class = request.map_or_else(|| class(usage.action.as_str()), |(method, path)| request_class(method, path));
+    usage.class = request.map_or_else(
+        || class(usage.action.as_str()),
+        |(method, path)| request_class(method, path),
+    );
     let own: Vec<&str> = match host.as_deref() {
         Some(host) => vec![host],
         None if cx.options.endpoints.is_empty() => vec!["gitlab.com"],
@@ -79,24 +98,43 @@ fn event_id(doc: &Doc<'_>, request: bool) -> Option<String> {
 }
 
 fn user<'d>(doc: &'d Doc<'_>, details: &'d Doc<'_>) -> Option<&'d str> {
-    let named = doc.path("meta.user").and_then(Doc::text).or_else(|| doc.get("username").text());
-    named.or_else(|| doc.get("author_name").text()).or_else(|| details.get("author_name").text())
+    let named = doc
+        .path("meta.user")
+        .and_then(Doc::text)
+        .or_else(|| doc.get("username").text());
+    named
+        .or_else(|| doc.get("author_name").text())
+        .or_else(|| details.get("author_name").text())
 }
 
 fn chain(doc: &Doc<'_>, details: &Doc<'_>, failed_token: Option<&str>) -> Chain {
-    let number = doc.get("token_id").id().or_else(|| doc.path("meta.token_id").and_then(Doc::id));
-    let class = doc.get("token_type").text().or_else(|| doc.path("meta.token_type").and_then(Doc::text));
-    let by_parts = class.zip(number).map(|(class, number)| format!("{class}/{number}"));
+    let number = doc
+        .get("token_id")
+        .id()
+        .or_else(|| doc.path("meta.token_id").and_then(Doc::id));
+    let class = doc
+        .get("token_type")
+        .text()
+        .or_else(|| doc.path("meta.token_type").and_then(Doc::text));
+    let by_parts = class
+        .zip(number)
+        .map(|(class, number)| format!("{class}/{number}"));
     let token = failed_token.map(str::to_owned).or(by_parts);
     let token = token.and_then(|id| make::exact(CredentialKind::GitlabToken, &id));
     let account = |name: &str| make::principal("gitlab", name);
-    let author = doc.get("author_id").id().or_else(|| doc.get("user_id").id());
+    let author = doc
+        .get("author_id")
+        .id()
+        .or_else(|| doc.get("user_id").id());
     // Authors below 1 are not people: the system, an anonymous visitor.
     let author = author.filter(|id| !id.starts_with('-') && id != "0");
     let nobody = author.is_none() && doc.get("author_id").id().is_some();
     let named = user(doc, details).filter(|_| !nobody);
     let by_number: Option<CredentialId> = author.and_then(|id| account(&format!("user-{id}")));
-    Chain::default().then(token).then(named.and_then(account)).then(by_number)
+    Chain::default()
+        .then(token)
+        .then(named.and_then(account))
+        .then(by_number)
 }
 
 fn class(event: &str) -> ActionClass {
@@ -110,7 +148,20 @@ fn class(event: &str) -> ActionClass {
         } else {
             ActionClass::Other
         }
-    } else if has(&["access", "member", "permission", "protected", "visibility", "role", "audit", "sso", "saml", "two_factor", "2fa", "merge_request_approval"]) {
+    } else if has(&[
+        "access",
+        "member",
+        "permission",
+        "protected",
+        "visibility",
+        "role",
+        "audit",
+        "sso",
+        "saml",
+        "two_factor",
+        "2fa",
+        "merge_request_approval",
+    ]) {
         ActionClass::PermissionChange
     } else {
         ActionClass::Other
@@ -124,9 +175,16 @@ fn request_class(method: &str, path: &str) -> ActionClass {
         ActionClass::IdentityCheck
     } else if get && (path.contains("/variables") || path.ends_with("/secure_files")) {
         ActionClass::SecretRead
-    } else if get && (path.ends_with("/projects") || path.ends_with("/groups") || path.ends_with("/users")) {
+    } else if get
+        && (path.ends_with("/projects") || path.ends_with("/groups") || path.ends_with("/users"))
+    {
         ActionClass::List
-    } else if method.eq_ignore_ascii_case("POST") && (path.contains("access_tokens") || path.ends_with("/keys") || path.ends_with("/oauth/token") || path.ends_with("/deploy_tokens")) {
+    } else if method.eq_ignore_ascii_case("POST")
+        && (path.contains("access_tokens")
+            || path.ends_with("/keys")
+            || path.ends_with("/oauth/token")
+            || path.ends_with("/deploy_tokens"))
+    {
         ActionClass::Mint
     } else if method.eq_ignore_ascii_case("DELETE") && path.contains("access_tokens") {
         ActionClass::Revoke

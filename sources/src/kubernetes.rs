@@ -20,15 +20,29 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
         return gcp::read(doc, cx);
     }
     let user = doc.get("user");
-    let audit = doc.get("apiVersion").text().is_some_and(|v| v.starts_with("audit.k8s.io"))
+    let audit = doc
+        .get("apiVersion")
+        .text()
+        .is_some_and(|v| v.starts_with("audit.k8s.io"))
         || user.is_object()
         || doc.get("objectRef").is_object();
-    let event = doc.get("verb").text().or_else(|| doc.get("requestURI").text());
+    let event = doc
+        .get("verb")
+        .text()
+        .or_else(|| doc.get("requestURI").text());
     let Some(verb) = event.filter(|_| audit) else {
         return Err(Rejection::NoEvent);
     };
-    let time = make::time_of(doc, &["requestReceivedTimestamp", "stageTimestamp", "timestamp", "p_event_time"])
-        .ok_or(Rejection::BadTime)?;
+    let time = make::time_of(
+        doc,
+        &[
+            "requestReceivedTimestamp",
+            "stageTimestamp",
+            "timestamp",
+            "p_event_time",
+        ],
+    )
+    .ok_or(Rejection::BadTime)?;
     if doc.get("stage").text() == Some("RequestReceived") {
         return Ok(Found::Skip(Skip::HalfOfPair));
     }
@@ -41,7 +55,9 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
         return Ok(Found::Skip(Skip::Anonymous));
     }
     let id = doc.get("auditID").text();
-    let Some(mut usage) = chain(user, name).usage(SourceKind::KubernetesAudit.as_str(), id, time, cx) else {
+    let Some(mut usage) =
+        chain(user, name).usage(SourceKind::KubernetesAudit.as_str(), id, time, cx)
+    else {
         return Ok(Found::Skip(Skip::NoCredential));
     };
     fill(&mut usage, doc, verb, cx);
@@ -77,7 +93,11 @@ fn chain(user: &Doc<'_>, name: &str) -> Chain {
         .then(aws_key)
         .then(make::principal("kubernetes", name))
         .then(arn.and_then(|arn| {
-            let kind = if arn.contains(":assumed-role/") { CredentialKind::Session } else { CredentialKind::Principal };
+            let kind = if arn.contains(":assumed-role/") {
+                CredentialKind::Session
+            } else {
+                CredentialKind::Principal
+            };
             make::scoped(kind, "aws", arn)
         }))
 }
@@ -119,14 +139,17 @@ fn class(verb: &str, resource: &str, below: Option<&str>, object: &Doc<'_>) -> A
     let reads = matches!(verb, "get" | "list" | "watch");
     let group = object.get("apiGroup").text().unwrap_or_default();
     match (resource, below) {
-        ("serviceaccounts", Some("token")) | ("certificatesigningrequests", _) if !reads => ActionClass::Mint,
+        ("serviceaccounts", Some("token")) | ("certificatesigningrequests", _) if !reads => {
+            ActionClass::Mint
+        }
         ("secrets", _) if reads => ActionClass::SecretRead,
         (r, _) if r.starts_with("selfsubject") || r == "tokenreviews" => ActionClass::IdentityCheck,
-        (r, _) if !reads
-            && (group == "rbac.authorization.k8s.io"
-                || r.ends_with("roles")
-                || r.ends_with("rolebindings")
-                || r.ends_with("webhookconfigurations")) =>
+        (r, _)
+            if !reads
+                && (group == "rbac.authorization.k8s.io"
+                    || r.ends_with("roles")
+                    || r.ends_with("rolebindings")
+                    || r.ends_with("webhookconfigurations")) =>
         {
             ActionClass::PermissionChange
         }

@@ -19,6 +19,7 @@ mod cyberark;
 mod doc;
 mod envelope;
 pub mod framing;
+pub mod fuzz;
 mod gcp;
 mod github;
 mod gitlab;

@@ -99,7 +99,10 @@ impl Chain {
 pub(crate) fn record_id(source: &str, id: Option<&str>, bytes: &[u8]) -> RecordId {
     RecordId(match id {
         Some(id) => {
-            let end = id.char_indices().nth(MAX_ID).map_or(id.len(), |(end, _)| end);
+            let end = id
+                .char_indices()
+                .nth(MAX_ID)
+                .map_or(id.len(), |(end, _)| end);
             let mut text = String::with_capacity(source.len() + 1 + end);
             text.push_str(source);
             text.push(':');
@@ -187,11 +190,12 @@ fn is_internal(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [a, b, ..] = v4.octets();
-            v4.is_private() || v4.is_loopback() || v4.is_link_local() || (a == 100 && b & 0xc0 == 64)
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || (a == 100 && b & 0xc0 == 64)
         }
-        IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()
-        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 

@@ -213,7 +213,10 @@ impl Mapping {
     fn check(&self) -> Result<(), MappingError> {
         let name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-');
         if self.source.is_empty() || self.source.len() > 64 || !self.source.bytes().all(name) {
-            return fault("source", "use lower-case letters, digits, `.` and `-`, as in `slack.audit`");
+            return fault(
+                "source",
+                "use lower-case letters, digits, `.` and `-`, as in `slack.audit`",
+            );
         }
         if self.title.trim().is_empty() {
             return fault("title", "say what people call this log");
@@ -229,7 +232,10 @@ impl Mapping {
         }
         self.check_paths()?;
         if self.credential.is_empty() {
-            return fault("credential", "say by `[[credential]]` which member names the credential or account");
+            return fault(
+                "credential",
+                "say by `[[credential]]` which member names the credential or account",
+            );
         }
         for (at, credential) in self.credential.iter().enumerate() {
             let key = format!("credential[{at}]");
@@ -243,11 +249,18 @@ impl Mapping {
                 check_kind(key, event.kind, event.scope.as_deref())?;
             }
         }
-        let conditions = [("keep", &self.keep), ("skip", &self.skip), ("unauthenticated", &self.unauthenticated)];
+        let conditions = [
+            ("keep", &self.keep),
+            ("skip", &self.skip),
+            ("unauthenticated", &self.unauthenticated),
+        ];
         for (key, list) in conditions {
             for (at, condition) in list.iter().enumerate() {
                 if condition.matches.is_empty() == condition.present.is_none() {
-                    return fault(&format!("{key}[{at}]"), "give either `matches` or `present`");
+                    return fault(
+                        &format!("{key}[{at}]"),
+                        "give either `matches` or `present`",
+                    );
                 }
             }
         }
@@ -256,7 +269,10 @@ impl Mapping {
 
     fn check_outcome(&self) -> Result<(), MappingError> {
         if self.outcome.path.is_empty() != self.outcome.failure.is_empty() {
-            return fault("outcome", "`path` needs `failure`, the values that mean failure, and the other way round");
+            return fault(
+                "outcome",
+                "`path` needs `failure`, the values that mean failure, and the other way round",
+            );
         }
         let mut seen = BTreeSet::new();
         for class in &self.class {
@@ -293,7 +309,10 @@ impl Mapping {
             for path in paths {
                 let parts = path.split('.');
                 if path.len() > 256 || parts.into_iter().any(|part| part.trim().is_empty()) {
-                    return fault(key, &format!("`{path}` is no dotted path, such as `actor.email`"));
+                    return fault(
+                        key,
+                        &format!("`{path}` is no dotted path, such as `actor.email`"),
+                    );
                 }
             }
         }
@@ -322,7 +341,10 @@ fn check_kind(key: &str, kind: CredentialKind, scope: Option<&str>) -> Result<()
     );
     let key = format!("{key}.scope");
     match scope {
-        None if scoped => fault(&key, &format!("a {kind} needs one: the provider's name, as in `slack`")),
+        None if scoped => fault(
+            &key,
+            &format!("a {kind} needs one: the provider's name, as in `slack`"),
+        ),
         Some(_) if !scoped => fault(&key, &format!("a {kind} has none; leave it out")),
         Some(scope) if CredentialId::scoped(kind, scope, "x").is_err() => {
             fault(&key, "use lower-case letters, digits, `-`, `.` and `_`")

@@ -13,7 +13,12 @@ use crate::make::{self, Chain, Context, Found, Outcome, found};
 use crate::{Rejection, Skip, SourceKind, text};
 
 /// Okta's own domains; an organisation's custom domain is in the source's settings.
-const HOSTS: [&str; 4] = ["okta.com", "oktapreview.com", "okta-emea.com", "okta-gov.com"];
+const HOSTS: [&str; 4] = [
+    "okta.com",
+    "oktapreview.com",
+    "okta-emea.com",
+    "okta-gov.com",
+];
 
 pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     let (Some(event), actor) = (doc.get("eventType").text(), doc.get("actor")) else {
@@ -25,16 +30,23 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     let time = make::time_of(doc, &["published", "p_event_time"]).ok_or(Rejection::BadTime)?;
     let result = doc.at(&["outcome", "result"]).text().unwrap_or("SUCCESS");
     let refused = matches!(result.to_ascii_uppercase().as_str(), "FAILURE" | "DENY");
-    let token = doc.at(&["transaction", "detail", "requestApiTokenId"]).text();
+    let token = doc
+        .at(&["transaction", "detail", "requestApiTokenId"])
+        .text();
     if refused && token.is_none() && is_sign_in(event) {
         return Ok(Found::Skip(Skip::NotAuthenticated));
     }
     let kind = actor.get("type").text().unwrap_or_default();
     let system = kind == "SystemPrincipal" || actor.get("id").text() == Some("unknown");
     let id = doc.get("uuid").text();
-    let Some(mut usage) = chain(doc, actor, token, system).usage(SourceKind::Okta.as_str(), id, time, cx)
+    let Some(mut usage) =
+        chain(doc, actor, token, system).usage(SourceKind::Okta.as_str(), id, time, cx)
     else {
-        let why = if kind == "SystemPrincipal" { Skip::ServiceEvent } else { Skip::NoCredential };
+        let why = if kind == "SystemPrincipal" {
+            Skip::ServiceEvent
+        } else {
+            Skip::NoCredential
+        };
         return Ok(Found::Skip(why));
     };
     fill(&mut usage, doc, cx);
@@ -65,10 +77,13 @@ fn chain(doc: &Doc<'_>, actor: &Doc<'_>, token: Option<&str>, system: bool) -> C
         let id = context.get(name).text().filter(|id| *id != "unknown")?;
         make::session("okta", id)
     };
-    let chain = Chain::default().then(token.and_then(|id| make::exact(CredentialKind::OktaApiToken, id)));
+    let chain =
+        Chain::default().then(token.and_then(|id| make::exact(CredentialKind::OktaApiToken, id)));
     // A request with a token has a session of its own, which no host ever holds.
     let chain = if chain.is_empty() {
-        chain.then(session("externalSessionId")).then(session("rootSessionId"))
+        chain
+            .then(session("externalSessionId"))
+            .then(session("rootSessionId"))
     } else {
         chain
     };
@@ -76,8 +91,18 @@ fn chain(doc: &Doc<'_>, actor: &Doc<'_>, token: Option<&str>, system: bool) -> C
         return chain;
     }
     chain
-        .then(actor.get("id").text().and_then(|id| make::principal("okta", id)))
-        .then(actor.get("alternateId").text().and_then(|id| make::principal("okta", id)))
+        .then(
+            actor
+                .get("id")
+                .text()
+                .and_then(|id| make::principal("okta", id)),
+        )
+        .then(
+            actor
+                .get("alternateId")
+                .text()
+                .and_then(|id| make::principal("okta", id)),
+        )
 }
 
 fn fill(usage: &mut Consumption, doc: &Doc<'_>, cx: &Context<'_>) {
@@ -90,14 +115,23 @@ fn fill(usage: &mut Consumption, doc: &Doc<'_>, cx: &Context<'_>) {
     usage.service = "okta.com".to_owned();
     let targets = doc.get("target").items();
     let uri = doc.at(&["debugContext", "debugData", "requestUri"]).text();
-    let names = targets.iter().map(|t| t.first(&["alternateId", "displayName", "id"]));
+    let names = targets
+        .iter()
+        .map(|t| t.first(&["alternateId", "displayName", "id"]));
     usage.resources = make::resources(names.chain([uri]));
     usage.account = make::kept(cx.options.tenant.as_deref());
-    let host = cx.options.tenant.as_deref().filter(|tenant| tenant.contains('.'));
+    let host = cx
+        .options
+        .tenant
+        .as_deref()
+        .filter(|tenant| tenant.contains('.'));
     let names: Vec<&str> = host.into_iter().chain(HOSTS).collect();
     usage.endpoints = make::endpoints(&names, cx.options);
     let security = doc.get("securityContext");
-    let asn = security.get("asNumber").int().and_then(|asn| u32::try_from(asn).ok());
+    let asn = security
+        .get("asNumber")
+        .int()
+        .and_then(|asn| u32::try_from(asn).ok());
     let asn = asn.filter(|asn| *asn > 0);
     let organisation = make::kept(security.get("asOrg").text());
     if matches!(usage.caller, Caller::Address { .. }) && (asn.is_some() || organisation.is_some()) {
@@ -113,7 +147,11 @@ fn fill(usage: &mut Consumption, doc: &Doc<'_>, cx: &Context<'_>) {
 fn token_events(usage: &mut Consumption, doc: &Doc<'_>, event: &str) {
     let target = || {
         let targets = doc.get("target").items();
-        let token = targets.iter().find(|t| t.get("type").text().is_some_and(|k| k.eq_ignore_ascii_case("token")))?;
+        let token = targets.iter().find(|t| {
+            t.get("type")
+                .text()
+                .is_some_and(|k| k.eq_ignore_ascii_case("token"))
+        })?;
         make::exact(CredentialKind::OktaApiToken, token.get("id").text()?)
     };
     match event {
@@ -129,11 +167,40 @@ fn token_events(usage: &mut Consumption, doc: &Doc<'_>, event: &str) {
 
 fn class(event: &str) -> ActionClass {
     let begins = |parts: &[&str]| parts.iter().any(|part| event.starts_with(part));
-    if begins(&["system.api_token.create", "app.oauth2.token.grant", "app.oauth2.as.token.grant", "user.session.start", "user.session.access_admin_app", "app.oauth2.credentials.lifecycle.create", "app.oauth2.client.lifecycle.create"]) {
+    if begins(&[
+        "system.api_token.create",
+        "app.oauth2.token.grant",
+        "app.oauth2.as.token.grant",
+        "user.session.start",
+        "user.session.access_admin_app",
+        "app.oauth2.credentials.lifecycle.create",
+        "app.oauth2.client.lifecycle.create",
+    ]) {
         ActionClass::Mint
-    } else if begins(&["system.api_token.revoke", "user.session.end", "user.session.clear", "app.oauth2.token.revoke", "app.oauth2.as.token.revoke", "app.oauth2.credentials.lifecycle.delete"]) {
+    } else if begins(&[
+        "system.api_token.revoke",
+        "user.session.end",
+        "user.session.clear",
+        "app.oauth2.token.revoke",
+        "app.oauth2.as.token.revoke",
+        "app.oauth2.credentials.lifecycle.delete",
+    ]) {
         ActionClass::Revoke
-    } else if begins(&["group.privilege", "user.account.privilege", "policy.", "zone.", "system.idp.lifecycle", "user.mfa.factor", "user.lifecycle.create", "group.user_membership.add", "application.user_membership.add", "iam.", "system.log_stream", "application.policy", "application.lifecycle"]) {
+    } else if begins(&[
+        "group.privilege",
+        "user.account.privilege",
+        "policy.",
+        "zone.",
+        "system.idp.lifecycle",
+        "user.mfa.factor",
+        "user.lifecycle.create",
+        "group.user_membership.add",
+        "application.user_membership.add",
+        "iam.",
+        "system.log_stream",
+        "application.policy",
+        "application.lifecycle",
+    ]) {
         ActionClass::PermissionChange
     } else {
         ActionClass::Other

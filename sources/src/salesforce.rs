@@ -22,39 +22,76 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     let named = doc.at(&["attributes", "type"]).text();
     let event = doc.first(&["EVENT_TYPE", "EventType"]).or(named);
     let user = doc.first(&["USER_ID", "USER_ID_DERIVED", "UserId"]);
-    let shape = doc.first(&["SESSION_KEY", "LOGIN_KEY", "SessionKey", "LoginKey", "EventIdentifier", "REQUEST_ID"]);
+    let shape = doc.first(&[
+        "SESSION_KEY",
+        "LOGIN_KEY",
+        "SessionKey",
+        "LoginKey",
+        "EventIdentifier",
+        "REQUEST_ID",
+    ]);
     if event.is_none() && (user.is_none() || shape.is_none()) {
         return Err(Rejection::NoEvent);
     }
     let time = make::time_of(
         doc,
-        &["TIMESTAMP_DERIVED", "EventDate", "TIMESTAMP", "CreatedDate", "LoginTime", "p_event_time"],
+        &[
+            "TIMESTAMP_DERIVED",
+            "EventDate",
+            "TIMESTAMP",
+            "CreatedDate",
+            "LoginTime",
+            "p_event_time",
+        ],
     )
     .ok_or(Rejection::BadTime)?;
     let status = doc.first(&["LOGIN_STATUS", "Status", "LoginStatus"]);
     let refused = status.is_some_and(|s| {
         let s = s.to_ascii_uppercase();
-        s.starts_with("LOGIN_") && s != "LOGIN_NO_ERROR" || s.starts_with("INVALID") || s.starts_with("FAILED")
+        s.starts_with("LOGIN_") && s != "LOGIN_NO_ERROR"
+            || s.starts_with("INVALID")
+            || s.starts_with("FAILED")
     });
     let login = event.is_some_and(|e| e.to_ascii_lowercase().starts_with("login"));
     if refused && login {
         return Ok(Found::Skip(Skip::NotAuthenticated));
     }
     let id = doc.first(&["EventIdentifier", "EVENT_IDENTIFIER", "EventUuid"]);
-    let session = |names: &[&str]| doc.first(names).and_then(|id| make::session("salesforce", id));
-    let account = |names: &[&str]| doc.first(names).map(short_id).and_then(|id| make::principal("salesforce", id));
+    let session = |names: &[&str]| {
+        doc.first(names)
+            .and_then(|id| make::session("salesforce", id))
+    };
+    let account = |names: &[&str]| {
+        doc.first(names)
+            .map(short_id)
+            .and_then(|id| make::principal("salesforce", id))
+    };
     let chain = Chain::default()
         .then(session(&["SESSION_KEY", "SessionKey"]))
         .then(session(&["LOGIN_KEY", "LoginKey", "LoginHistoryId"]))
         // An administrator in somebody's place is the one who acts.
-        .then(account(&["DELEGATED_USER_ID_DERIVED", "DELEGATED_USER_ID", "DelegatedUserId"]))
-        .then(user.map(short_id).and_then(|id| make::principal("salesforce", id)))
+        .then(account(&[
+            "DELEGATED_USER_ID_DERIVED",
+            "DELEGATED_USER_ID",
+            "DelegatedUserId",
+        ]))
+        .then(
+            user.map(short_id)
+                .and_then(|id| make::principal("salesforce", id)),
+        )
         .then(account(&["USER_NAME", "Username", "DELEGATED_USER_NAME"]));
     let Some(mut usage) = chain.usage(SourceKind::Salesforce.as_str(), id, time, cx) else {
         return Ok(Found::Skip(Skip::NoCredential));
     };
     usage.caller = caller(doc);
-    usage.user_agent = make::kept(doc.first(&["USER_AGENT", "UserAgent", "BROWSER_TYPE", "Browser", "CLIENT_NAME", "Client"]));
+    usage.user_agent = make::kept(doc.first(&[
+        "USER_AGENT",
+        "UserAgent",
+        "BROWSER_TYPE",
+        "Browser",
+        "CLIENT_NAME",
+        "Client",
+    ]));
     usage.service = "salesforce.com".to_owned();
     usage.action = text::kept(event.unwrap_or("event"));
     usage.resources = make::resources([
@@ -63,15 +100,28 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
         doc.first(&["CONNECTED_APP_ID", "ConnectedAppId", "CONNECTED_APP_NAME"]),
     ]);
     let code = doc.first(&["STATUS_CODE", "REQUEST_STATUS", "ERROR_CODE"]);
-    let failed = code.is_some_and(|c| c.parse::<u16>().is_ok_and(|c| c >= 400) || matches!(c, "F" | "U" | "A"));
+    let failed = code
+        .is_some_and(|c| c.parse::<u16>().is_ok_and(|c| c >= 400) || matches!(c, "F" | "U" | "A"));
     usage.outcome = match code {
         Some(code) if failed => Ended::Failure(text::kept(code)),
         _ => Ended::Success,
     };
-    usage.principal = make::kept(doc.first(&["USER_NAME", "Username", "USER_ID_DERIVED", "USER_ID", "UserId"]));
-    usage.account = make::kept(doc.first(&["ORGANIZATION_ID", "OrganizationId"]).or(cx.options.tenant.as_deref()));
+    usage.principal = make::kept(doc.first(&[
+        "USER_NAME",
+        "Username",
+        "USER_ID_DERIVED",
+        "USER_ID",
+        "UserId",
+    ]));
+    usage.account = make::kept(
+        doc.first(&["ORGANIZATION_ID", "OrganizationId"])
+            .or(cx.options.tenant.as_deref()),
+    );
     usage.class = class(usage.action.as_str());
-    usage.endpoints = make::endpoints(&["salesforce.com", "force.com", "salesforce-sites.com"], cx.options);
+    usage.endpoints = make::endpoints(
+        &["salesforce.com", "force.com", "salesforce-sites.com"],
+        cx.options,
+    );
     Ok(found(usage, id.is_some()))
 }
 

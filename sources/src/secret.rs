@@ -108,7 +108,11 @@ pub(crate) fn struck_out(text: &str) -> Option<String> {
         let (word, tail) = rest.split_at(end);
         let secret = !word.is_empty() && (named || is_token(word));
         // `Bearer`, `Basic` after `Authorization:` name the value's form; the value follows.
-        let scheme = named && matches!(word.to_ascii_lowercase().as_str(), "bearer" | "basic" | "token");
+        let scheme = named
+            && matches!(
+                word.to_ascii_lowercase().as_str(),
+                "bearer" | "basic" | "token"
+            );
         if secret && !scheme {
             out.push_str(STRUCK);
             struck = true;
@@ -144,16 +148,19 @@ pub(crate) fn struck_out(text: &str) -> Option<String> {
 /// A cheap look: is there anything that the slow look could find?
 fn may_hold(text: &str) -> bool {
     text.len() >= 12
-        && (text.bytes().any(|b| matches!(b, b'=' | b'_' | b'-' | b'@' | b'.'))
+        && (text
+            .bytes()
+            .any(|b| matches!(b, b'=' | b'_' | b'-' | b'@' | b'.'))
             || text.contains("eyJ")
             || text.contains("AIza")
             || text.contains("ABSK")
             || text.contains("dapi")
             || text.contains("ATATT3")
             || text.contains(':'))
-        && (PREFIXES.iter().any(|(prefix, more)| {
-            text.len() >= prefix.len() + more && text.contains(prefix)
-        }) || text.contains("PRIVATE KEY-----")
+        && (PREFIXES
+            .iter()
+            .any(|(prefix, more)| text.len() >= prefix.len() + more && text.contains(prefix))
+            || text.contains("PRIVATE KEY-----")
             || text.contains("://")
             || has_telling_name(text))
 }
@@ -166,7 +173,28 @@ fn has_telling_name(text: &str) -> bool {
 }
 
 fn is_boundary(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '"' | '\'' | '=' | '&' | '?' | ';' | ',' | '(' | ')' | '/' | '<' | '>' | '[' | ']' | '{' | '}' | '|' | ':' | '@')
+    c.is_whitespace()
+        || matches!(
+            c,
+            '"' | '\''
+                | '='
+                | '&'
+                | '?'
+                | ';'
+                | ','
+                | '('
+                | ')'
+                | '/'
+                | '<'
+                | '>'
+                | '['
+                | ']'
+                | '{'
+                | '}'
+                | '|'
+                | ':'
+                | '@'
+        )
 }
 
 fn is_token(word: &str) -> bool {
@@ -191,9 +219,9 @@ fn is_telling(word: &str) -> bool {
     let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     let lower = word.to_ascii_lowercase();
     NAMES.iter().any(|name| {
-        lower.strip_suffix(name).is_some_and(|before| {
-            before.is_empty() || before.ends_with(['_', '-', '.', '$'])
-        })
+        lower
+            .strip_suffix(name)
+            .is_some_and(|before| before.is_empty() || before.ends_with(['_', '-', '.', '$']))
     })
 }
 
@@ -224,19 +252,43 @@ mod tests {
     #[test]
     fn secrets_go_and_names_stay() {
         for (text, expected) in [
-            ("ghp_16C7e42F292c6912E7710c838347Ae178B4a", Some("[removed]")),
-            ("repo/ghp_16C7e42F292c6912E7710c838347Ae178B4a/x", Some("repo/[removed]/x")),
+            (
+                "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+                Some("[removed]"),
+            ),
+            (
+                "repo/ghp_16C7e42F292c6912E7710c838347Ae178B4a/x",
+                Some("repo/[removed]/x"),
+            ),
             ("password=hunter2", Some("password=[removed]")),
             ("db_password: hunter2", Some("db_password: [removed]")),
-            ("\"client_secret\": \"a\"", Some("\"client_secret\": \"[removed]\"")),
-            ("Authorization: Bearer abcdef", Some("Authorization: Bearer [removed]")),
-            ("https://ana:hunter2@host/x", Some("https://ana:[removed]@host/x")),
+            (
+                "\"client_secret\": \"a\"",
+                Some("\"client_secret\": \"[removed]\""),
+            ),
+            (
+                "Authorization: Bearer abcdef",
+                Some("Authorization: Bearer [removed]"),
+            ),
+            (
+                "https://ana:hunter2@host/x",
+                Some("https://ana:[removed]@host/x"),
+            ),
             ("sk-ant-api03-AbC0123456789AbCdEfG", Some("[removed]")),
-            ("curl eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.x", Some("curl [removed]")),
+            (
+                "curl eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.x",
+                Some("curl [removed]"),
+            ),
             ("-----BEGIN RSA PRIVATE KEY-----abc", Some("[removed]")),
-            ("?X-Amz-Signature=00ff&a=b", Some("?X-Amz-Signature=[removed]&a=b")),
+            (
+                "?X-Amz-Signature=00ff&a=b",
+                Some("?X-Amz-Signature=[removed]&a=b"),
+            ),
             // Names and identifiers.
-            ("arn:aws:secretsmanager:us-east-1:1:secret:prod/db-AbCdEf", None),
+            (
+                "arn:aws:secretsmanager:us-east-1:1:secret:prod/db-AbCdEf",
+                None,
+            ),
             ("arn:aws:secretsmanager:eu-west-1:1:secret:db-AbCdEf", None),
             ("secret: hunter2hunter2", Some("secret: [removed]")),
             ("arn:aws:iam::123456789012:user/password-reset", None),

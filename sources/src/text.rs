@@ -163,11 +163,20 @@ mod tests {
     fn times() {
         for (text, expected) in [
             ("2026-11-23T20:14:03Z", Some("2026-11-23T20:14:03Z")),
-            ("2025-01-21 17:49:47.000000000", Some("2025-01-21T17:49:47Z")),
+            (
+                "2025-01-21 17:49:47.000000000",
+                Some("2025-01-21T17:49:47Z"),
+            ),
             ("2025-01-21 17:49:47 UTC", Some("2025-01-21T17:49:47Z")),
             ("2025-01-21T18:49:47+01:00", Some("2025-01-21T17:49:47Z")),
-            ("2024-11-27T03:31:26.7088498+00:00", Some("2024-11-27T03:31:26.7088498Z")),
-            ("2025-12-22T08:46:29.678707300Z", Some("2025-12-22T08:46:29.6787073Z")),
+            (
+                "2024-11-27T03:31:26.7088498+00:00",
+                Some("2024-11-27T03:31:26.7088498Z"),
+            ),
+            (
+                "2025-12-22T08:46:29.678707300Z",
+                Some("2025-12-22T08:46:29.6787073Z"),
+            ),
             ("1621305118553", Some("2021-05-18T02:31:58.553Z")),
             ("1621305118", Some("2021-05-18T02:31:58Z")),
             ("1621305118.25", Some("2021-05-18T02:31:58.25Z")),
@@ -182,7 +191,11 @@ mod tests {
             ("NaN", None),
             ("inf", None),
         ] {
-            assert_eq!(time(text).map(|t| t.to_string()).as_deref(), expected, "{text}");
+            assert_eq!(
+                time(text).map(|t| t.to_string()).as_deref(),
+                expected,
+                "{text}"
+            );
         }
     }
 
@@ -202,7 +215,11 @@ mod tests {
             ("1.2.3.4.5", None),
             ("", None),
         ] {
-            assert_eq!(address(text).map(|a| a.to_string()).as_deref(), expected, "{text}");
+            assert_eq!(
+                address(text).map(|a| a.to_string()).as_deref(),
+                expected,
+                "{text}"
+            );
         }
     }
 
@@ -217,7 +234,10 @@ mod tests {
             assert_eq!(server_name(text).as_deref(), expected, "{text}");
         }
         for (text, expected) in [
-            ("https://u:p@V.vault.azure.net:443/secrets/x?a=b", Some("v.vault.azure.net")),
+            (
+                "https://u:p@V.vault.azure.net:443/secrets/x?a=b",
+                Some("v.vault.azure.net"),
+            ),
             ("/secrets/x", None),
         ] {
             assert_eq!(host_of(text).as_deref(), expected, "{text}");

@@ -22,7 +22,11 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     let time = make::time_of(doc, &["time", "@timestamp"]).ok_or(Rejection::BadTime)?;
     if !kind.eq_ignore_ascii_case("response") {
         let half = kind.eq_ignore_ascii_case("request");
-        return Ok(Found::Skip(if half { Skip::HalfOfPair } else { Skip::NotAUse }));
+        return Ok(Found::Skip(if half {
+            Skip::HalfOfPair
+        } else {
+            Skip::NotAUse
+        }));
     }
     let path = request.get("path").text().unwrap_or_default();
     let made = made(doc, path);
@@ -36,7 +40,11 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     let id = request.get("id").text();
     let Some(mut usage) = chain.usage(SourceKind::VaultAudit.as_str(), id, time, cx) else {
         let refused = doc.get("error").text().is_some();
-        return Ok(Found::Skip(if refused { Skip::NotAuthenticated } else { Skip::Anonymous }));
+        return Ok(Found::Skip(if refused {
+            Skip::NotAuthenticated
+        } else {
+            Skip::Anonymous
+        }));
     };
     let error = doc.get("error").text();
     if login && error.is_some() {
@@ -44,7 +52,11 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     }
     fill(&mut usage, doc, request, path, cx);
     usage.outcome = error.map_or(Ended::Success, |error| Ended::Failure(first_line(error)));
-    usage.class = if login { ActionClass::Mint } else { class(request, path) };
+    usage.class = if login {
+        ActionClass::Mint
+    } else {
+        class(request, path)
+    };
     usage.minted = made.filter(|made| *made != usage.credential);
     usage.revoked = revoked(request, path, &usage.credential);
     Ok(found(usage, id.is_some()))
@@ -52,7 +64,9 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
 
 /// Vault's errors are lists over several lines.
 fn first_line(error: &str) -> String {
-    let lines = error.lines().map(|line| line.trim_start_matches(['*', ' ', '\t']).trim());
+    let lines = error
+        .lines()
+        .map(|line| line.trim_start_matches(['*', ' ', '\t']).trim());
     let mut told = lines.filter(|line| !line.is_empty() && !line.ends_with("occurred:"));
     text::kept(told.next().unwrap_or("failed"))
 }
@@ -60,26 +74,42 @@ fn first_line(error: &str) -> String {
 /// `auth/<mount>/login`, `auth/<mount>/login/<user>`, the callbacks of OIDC.
 fn is_login(path: &str) -> bool {
     path.starts_with("auth/")
-        && path.split('/').skip(2).any(|part| matches!(part, "login" | "oidc" | "callback"))
+        && path
+            .split('/')
+            .skip(2)
+            .any(|part| matches!(part, "login" | "oidc" | "callback"))
 }
 
 fn token(accessor: Option<&str>, hash: Option<&str>) -> Option<CredentialId> {
     let exact = |id: &str| make::exact(CredentialKind::VaultToken, id);
     accessor.and_then(exact).or_else(|| {
         // Only a hash: in clear it would be the secret itself.
-        hash.filter(|hash| hash.starts_with("hmac-")).and_then(exact)
+        hash.filter(|hash| hash.starts_with("hmac-"))
+            .and_then(exact)
     })
 }
 
 fn token_chain(auth: &Doc<'_>, request: &Doc<'_>) -> Chain {
-    let accessor = auth.get("accessor").text().or_else(|| request.get("client_token_accessor").text());
-    let hash = auth.get("client_token").text().or_else(|| request.get("client_token").text());
+    let accessor = auth
+        .get("accessor")
+        .text()
+        .or_else(|| request.get("client_token_accessor").text());
+    let hash = auth
+        .get("client_token")
+        .text()
+        .or_else(|| request.get("client_token").text());
     holders(Chain::default().then(token(accessor, hash)), auth)
 }
 
 fn holders(chain: Chain, auth: &Doc<'_>) -> Chain {
-    let account = |name: &str| auth.get(name).text().and_then(|id| make::principal("vault", id));
-    chain.then(account("entity_id")).then(account("display_name"))
+    let account = |name: &str| {
+        auth.get(name)
+            .text()
+            .and_then(|id| make::principal("vault", id))
+    };
+    chain
+        .then(account("entity_id"))
+        .then(account("display_name"))
 }
 
 /// Who logs in: the account, or where nothing names it, the way in.
@@ -97,13 +127,23 @@ fn made(doc: &Doc<'_>, path: &str) -> Option<CredentialId> {
     let response = doc.get("response");
     let auth = response.get("auth");
     let wrapped = response.get("wrap_info");
-    let accessor = auth.get("accessor").text().or_else(|| wrapped.get("wrapped_accessor").text());
-    let accessor = accessor.or_else(|| doc.at(&["auth", "accessor"]).text().filter(|_| is_login(path)));
+    let accessor = auth
+        .get("accessor")
+        .text()
+        .or_else(|| wrapped.get("wrapped_accessor").text());
+    let accessor = accessor.or_else(|| {
+        doc.at(&["auth", "accessor"])
+            .text()
+            .filter(|_| is_login(path))
+    });
     token(accessor, auth.get("client_token").text())
 }
 
 fn fill(usage: &mut Consumption, doc: &Doc<'_>, request: &Doc<'_>, path: &str, cx: &Context<'_>) {
-    let namespace = request.at(&["namespace", "path"]).text().unwrap_or_default();
+    let namespace = request
+        .at(&["namespace", "path"])
+        .text()
+        .unwrap_or_default();
     usage.caller = make::caller(request.get("remote_address").text());
     let agent = request.at(&["headers", "user-agent"]).items();
     usage.user_agent = make::kept(agent.first().and_then(Doc::text));
@@ -123,7 +163,11 @@ fn class(request: &Doc<'_>, path: &str) -> ActionClass {
     let parts: Vec<&str> = path.split('/').collect();
     let reads = operation == "read";
     let begins = |parts: &[&str]| parts.iter().any(|part| path.starts_with(part));
-    if begins(&["auth/token/create", "auth/token/renew", "sys/wrapping/unwrap"]) {
+    if begins(&[
+        "auth/token/create",
+        "auth/token/renew",
+        "sys/wrapping/unwrap",
+    ]) {
         ActionClass::Mint
     } else if begins(&["auth/token/revoke", "sys/leases/revoke", "sys/revoke"]) {
         ActionClass::Revoke
@@ -131,11 +175,26 @@ fn class(request: &Doc<'_>, path: &str) -> ActionClass {
         ActionClass::IdentityCheck
     } else if operation == "list" {
         ActionClass::List
-    } else if (begins(&["sys/policy", "sys/policies", "sys/auth", "sys/audit", "identity/"]) || path.ends_with("/config") || begins(&["auth/"]) && parts.contains(&"role")) && operation != "read" {
+    } else if (begins(&[
+        "sys/policy",
+        "sys/policies",
+        "sys/auth",
+        "sys/audit",
+        "identity/",
+    ]) || path.ends_with("/config")
+        || begins(&["auth/"]) && parts.contains(&"role"))
+        && operation != "read"
+    {
         ActionClass::PermissionChange
-    } else if parts.iter().any(|part| matches!(*part, "creds" | "issue" | "sign" | "static-creds" | "sts")) {
+    } else if parts
+        .iter()
+        .any(|part| matches!(*part, "creds" | "issue" | "sign" | "static-creds" | "sts"))
+    {
         ActionClass::Mint
-    } else if reads && (matches!(mount, "kv" | "generic" | "cubbyhole") || mount.is_empty() && !begins(&["sys/", "auth/"])) {
+    } else if reads
+        && (matches!(mount, "kv" | "generic" | "cubbyhole")
+            || mount.is_empty() && !begins(&["sys/", "auth/"]))
+    {
         ActionClass::SecretRead
     } else {
         ActionClass::Other

@@ -14,11 +14,16 @@ pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
     let Some(name) = action.or(task) else {
         return Err(Rejection::NoEvent);
     };
-    let time = make::time_of(doc, &["requestTime", "timestamp", "p_event_time"]).ok_or(Rejection::BadTime)?;
+    let time = make::time_of(doc, &["requestTime", "timestamp", "p_event_time"])
+        .ok_or(Rejection::BadTime)?;
     let session = doc.get("sessionId").id();
     let chain = Chain::default()
         .then(session.and_then(|id| make::session("workday", &id)))
-        .then(doc.get("systemAccount").text().and_then(|who| make::principal("workday", who)));
+        .then(
+            doc.get("systemAccount")
+                .text()
+                .and_then(|who| make::principal("workday", who)),
+        );
     let Some(mut usage) = chain.usage(SourceKind::Workday.as_str(), None, time, cx) else {
         return Ok(Found::Skip(Skip::NoCredential));
     };

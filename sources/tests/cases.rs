@@ -26,7 +26,10 @@ fn cases() -> PathBuf {
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     found.sort();
     found
 }
@@ -42,7 +45,14 @@ fn parser(kind: SourceKind, mapping: Option<&str>) -> Parser {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("mappings/{name}.toml"));
         Mapping::from_toml(&fs::read_to_string(file).unwrap()).unwrap()
     });
-    Parser::new(kind, Options { endpoints, tenant: None, mapping })
+    Parser::new(
+        kind,
+        Options {
+            endpoints,
+            tenant: None,
+            mapping,
+        },
+    )
 }
 
 /// What becomes of every record of a file.
@@ -78,7 +88,11 @@ fn outcome(parser: &Parser, bytes: &[u8]) -> String {
                     (parsed.unknown_version, "unknown-version"),
                     (parsed.refused_inside > 0, "refused-inside"),
                 ];
-                let flags: Vec<&str> = flags.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
+                let flags: Vec<&str> = flags
+                    .iter()
+                    .filter(|(is, _)| *is)
+                    .map(|(_, name)| *name)
+                    .collect();
                 if !flags.is_empty() {
                     let _ = writeln!(out, "flags: {}", flags.join(" "));
                 }
@@ -97,38 +111,87 @@ fn show(out: &mut String, usage: &Consumption) {
         }
     };
     let list = |ids: &[keytrail_model::credential::CredentialId]| {
-        ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" < ")
+        ids.iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" < ")
     };
     let id = &usage.id.0;
-    line("use", if id.contains(":sha256-") { id.split(":sha256-").next().unwrap().to_owned() + ":sha256" } else { id.clone() });
-    line("  credential", format!("{} ({:?})", usage.credential, usage.strength));
+    line(
+        "use",
+        if id.contains(":sha256-") {
+            id.split(":sha256-").next().unwrap().to_owned() + ":sha256"
+        } else {
+            id.clone()
+        },
+    );
+    line(
+        "  credential",
+        format!("{} ({:?})", usage.credential, usage.strength),
+    );
     line("  descends", list(&usage.descends));
-    line("  time", format!("{} (to {} ms)", usage.time, usage.granularity_ms));
-    line("  caller", match &usage.caller {
-        Caller::Address { address } => address.to_string(),
-        Caller::Service { service } => format!("the service {service}"),
-        Caller::Unknown => "unknown".to_owned(),
-    });
-    line("  network", usage.network.as_ref().map(|n| format!("{n:?}")).unwrap_or_default());
+    line(
+        "  time",
+        format!("{} (to {} ms)", usage.time, usage.granularity_ms),
+    );
+    line(
+        "  caller",
+        match &usage.caller {
+            Caller::Address { address } => address.to_string(),
+            Caller::Service { service } => format!("the service {service}"),
+            Caller::Unknown => "unknown".to_owned(),
+        },
+    );
+    line(
+        "  network",
+        usage
+            .network
+            .as_ref()
+            .map(|n| format!("{n:?}"))
+            .unwrap_or_default(),
+    );
     line("  with", usage.user_agent.clone().unwrap_or_default());
     line("  service", usage.service.clone());
     line("  region", usage.region.clone().unwrap_or_default());
     line("  action", usage.action.clone());
-    line("  class", match usage.class {
-        ActionClass::Other => String::new(),
-        class => format!("{class:?}"),
-    });
+    line(
+        "  class",
+        match usage.class {
+            ActionClass::Other => String::new(),
+            class => format!("{class:?}"),
+        },
+    );
     line("  on", usage.resources.join(", "));
-    line("  name asked", usage.server_name.clone().unwrap_or_default());
+    line(
+        "  name asked",
+        usage.server_name.clone().unwrap_or_default(),
+    );
     line("  endpoints", usage.endpoints.join(" "));
-    line("  failed", match &usage.outcome {
-        Outcome::Success => String::new(),
-        Outcome::Failure(code) => code.clone(),
-    });
+    line(
+        "  failed",
+        match &usage.outcome {
+            Outcome::Success => String::new(),
+            Outcome::Failure(code) => code.clone(),
+        },
+    );
     line("  as", usage.principal.clone().unwrap_or_default());
     line("  account", usage.account.clone().unwrap_or_default());
-    line("  minted", usage.minted.as_ref().map(ToString::to_string).unwrap_or_default());
-    line("  revoked", usage.revoked.as_ref().map(ToString::to_string).unwrap_or_default());
+    line(
+        "  minted",
+        usage
+            .minted
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    );
+    line(
+        "  revoked",
+        usage
+            .revoked
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    );
 }
 
 #[test]
@@ -139,7 +202,11 @@ fn every_case_comes_out_as_written() {
     let mut check = |parser: &Parser, file: &Path| {
         seen += 1;
         let found = outcome(parser, &fs::read(file).unwrap());
-        assert!(!found.contains(CANARY), "{}: a secret is kept:\n{found}", file.display());
+        assert!(
+            !found.contains(CANARY),
+            "{}: a secret is kept:\n{found}",
+            file.display()
+        );
         let expected = file.with_extension("expect");
         if update {
             fs::write(&expected, &found).unwrap();
@@ -154,7 +221,9 @@ fn every_case_comes_out_as_written() {
             for mapping in entries(&cases().join("mapped")) {
                 let name = mapping.file_name().unwrap().to_string_lossy().into_owned();
                 let parser = parser(kind, Some(&name));
-                records(&mapping).iter().for_each(|file| check(&parser, file));
+                records(&mapping)
+                    .iter()
+                    .for_each(|file| check(&parser, file));
             }
             continue;
         }
@@ -183,7 +252,9 @@ fn every_shipped_mapping_has_a_case_that_gives_a_use() {
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
         let cases = records(&cases().join("mapped").join(&name));
         let parser = parser(SourceKind::Mapped, Some(&name));
-        let gives = cases.iter().any(|case| outcome(&parser, &fs::read(case).unwrap()).contains("use: "));
+        let gives = cases
+            .iter()
+            .any(|case| outcome(&parser, &fs::read(case).unwrap()).contains("use: "));
         assert!(gives, "{name}: no case gives a use");
     }
 }

@@ -10,8 +10,11 @@ use keytrail_model::ids::AlertId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::imports::aside;
 use super::problem::read;
 use super::{ApiState, ErrorCode, Problem};
+use crate::graph::Index;
+use crate::owners::{self, Context};
 use crate::store::{AlertFilter, StoredAlert};
 
 /// Alerts on a page unless asked otherwise.
@@ -38,12 +41,17 @@ pub struct AlertSummary {
     pub first_seen: Timestamp,
     /// Event time of the latest evidence.
     pub last_seen: Timestamp,
+    /// How much harm the loss of the credential can do, 0 to 100, as of now.
+    #[serde(default)]
+    pub blast_radius: Option<u8>,
 }
 
-impl From<StoredAlert> for AlertSummary {
-    fn from(stored: StoredAlert) -> Self {
+impl AlertSummary {
+    fn of(stored: StoredAlert, index: &Index) -> Self {
         let alert = stored.alert;
+        let context = owners::of_alert(index, &alert);
         Self {
+            blast_radius: context.blast_radius.map(|radius| radius.score),
             id: alert.id,
             revision: stored.revision,
             verdict: alert.verdict,
@@ -54,6 +62,28 @@ impl From<StoredAlert> for AlertSummary {
             last_seen: alert.last_seen,
         }
     }
+}
+
+/// An alert, and what is known around it now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AlertView {
+    /// The alert as it was concluded.
+    #[serde(flatten)]
+    pub alert: Alert,
+    /// Owners and blast radius, as of this reading.
+    #[serde(default)]
+    pub context: Context,
+}
+
+/// In which order alerts are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Sort {
+    /// Latest change first.
+    #[default]
+    Changed,
+    /// Largest blast radius first, among the 500 that changed last; one page only.
+    BlastRadius,
 }
 
 /// A page of alerts.
@@ -80,6 +110,10 @@ pub(super) struct ListQuery {
     limit: Option<usize>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
+    /// The order: `changed` (default) or `blast-radius`.
+    #[serde(default)]
+    #[param(inline)]
+    sort: Sort,
 }
 
 impl ListQuery {
@@ -127,16 +161,43 @@ pub(super) async fn list_alerts(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<AlertList>, Problem> {
     let Query(query) = query.map_err(|e| Problem::of(ErrorCode::BadRequest, e.body_text()))?;
-    let filter = query.filter()?;
+    let sort = query.sort;
+    if sort == Sort::BlastRadius && query.cursor.is_some() {
+        return Err(Problem::of(
+            ErrorCode::BadRequest,
+            "sort=blast-radius gives one page: leave cursor out",
+        ));
+    }
+    let mut filter = query.filter()?;
+    let limit = filter.limit;
+    if sort == Sort::BlastRadius {
+        filter.limit = MAX_LIMIT;
+    }
     let reader = state.0.handle.reader().clone();
     let page = read(move || reader.alerts(&filter)).await?;
-    Ok(Json(AlertList {
-        alerts: page.alerts.into_iter().map(AlertSummary::from).collect(),
-        next_cursor: page.next.map(|revision| revision.to_string()),
-    }))
+    let index = state.0.handle.graph().clone();
+    aside(move || {
+        let stored = page.alerts.into_iter();
+        let mut alerts: Vec<AlertSummary> =
+            stored.map(|one| AlertSummary::of(one, &index)).collect();
+        let next = match sort {
+            Sort::Changed => page.next,
+            Sort::BlastRadius => {
+                alerts.sort_by_key(|a| std::cmp::Reverse((a.blast_radius, a.verdict, a.revision)));
+                alerts.truncate(limit);
+                None
+            }
+        };
+        Ok(Json(AlertList {
+            alerts,
+            next_cursor: next.map(|revision| revision.to_string()),
+        }))
+    })
+    .await
 }
 
-/// One alert with its whole evidence. The response's `ETag` is its revision.
+/// One alert with its whole evidence, its owners and its blast radius. The response's `ETag` is the
+/// alert's revision; what is around it (`context`) may change without it.
 #[utoipa::path(
     get,
     path = "/v1/alerts/{id}",
@@ -144,7 +205,7 @@ pub(super) async fn list_alerts(
     params(("id" = Uuid, Path, description = "The alert's id")),
     security(("token" = [])),
     responses(
-        (status = 200, body = Alert),
+        (status = 200, body = AlertView),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -154,7 +215,7 @@ pub(super) async fn list_alerts(
 pub(super) async fn get_alert(
     State(state): State<ApiState>,
     Path(id): Path<String>,
-) -> Result<([(&'static str, String); 1], Json<Alert>), Problem> {
+) -> Result<([(&'static str, String); 1], Json<AlertView>), Problem> {
     let id: Uuid = id
         .parse()
         .map_err(|_| Problem::of(ErrorCode::BadRequest, "an alert's id is a UUID"))?;
@@ -162,8 +223,14 @@ pub(super) async fn get_alert(
     let stored = read(move || reader.alert(&id.to_string()))
         .await?
         .ok_or_else(|| Problem::of(ErrorCode::NotFound, format!("there is no alert {id}")))?;
-    Ok((
-        [("etag", format!("\"{}\"", stored.revision))],
-        Json(stored.alert),
-    ))
+    let index = state.0.handle.graph().clone();
+    let etag = format!("\"{}\"", stored.revision);
+    let view = aside(move || {
+        Ok(AlertView {
+            context: owners::of_alert(&index, &stored.alert),
+            alert: stored.alert,
+        })
+    })
+    .await?;
+    Ok(([("etag", etag)], Json(view)))
 }

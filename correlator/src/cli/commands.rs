@@ -8,8 +8,8 @@ use keytrail_model::alert::Alert;
 
 use super::client::Api;
 use super::style::{Style, print};
-use super::{AlertCommand, Client, CredentialCommand, SensorCommand, lists, render_alert};
-use crate::api::{AlertList, CredentialList, SensorList, Status};
+use super::{AlertCommand, Client, CredentialCommand, SensorCommand, lists, owners, render_alert};
+use crate::api::{AlertList, AlertView, CredentialList, SensorList, Status};
 
 /// Pause before a broken stream is opened again.
 const RECONNECT: Duration = Duration::from_secs(2);
@@ -21,8 +21,9 @@ pub(super) fn alert(command: AlertCommand) -> Result<()> {
             verdict,
             credential,
             limit,
+            sort,
         } => {
-            let mut path = format!("/v1/alerts?limit={limit}");
+            let mut path = format!("/v1/alerts?limit={limit}&sort={}", escaped(&sort));
             for (name, value) in [("verdict", verdict), ("credential", credential)] {
                 if let Some(value) = value {
                     path.push_str(&format!("&{name}={}", escaped(&value)));
@@ -38,13 +39,16 @@ pub(super) fn alert(command: AlertCommand) -> Result<()> {
                 text.push('\n');
                 return Ok(print(&text)?);
             }
-            Ok(print(&render_alert(&alert, Style::detect()))?)
+            let style = Style::detect();
+            let mut text = render_alert(&alert.alert, style);
+            text.push_str(&owners::render_context(&alert.context, style));
+            Ok(print(&text)?)
         }
         AlertCommand::Follow { client, all } => follow(&Api::new(&client)?, all),
     }
 }
 
-fn find(api: &Api, id: &str) -> Result<Alert> {
+fn find(api: &Api, id: &str) -> Result<AlertView> {
     if id != "latest" {
         return api.get(&format!("/v1/alerts/{}", escaped(id)));
     }

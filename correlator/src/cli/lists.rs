@@ -23,10 +23,13 @@ pub(super) fn alerts(list: &AlertList, style: Style) -> String {
     for alert in &list.alerts {
         put!(
             out,
-            "{}  {}  {}\n    {}",
+            "{}  {}  {}{}\n    {}",
             style.faint(alert.id),
             time(alert.last_seen),
             verdict(alert.verdict, style),
+            alert
+                .blast_radius
+                .map_or_else(String::new, |score| format!("  blast radius {score}")),
             shown(&alert.title, 300)
         );
     }

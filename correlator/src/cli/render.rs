@@ -179,7 +179,7 @@ fn actor(out: &mut String, actor: &Actor) {
     }
 }
 
-fn confidence(confidence: Confidence) -> &'static str {
+pub(super) fn confidence(confidence: Confidence) -> &'static str {
     match confidence {
         Confidence::Low => "low confidence",
         Confidence::Medium => "medium confidence",

@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{Command, ExportArgs, ServeArgs, bench, commands, graph, scenario, simulate, style};
+use super::{
+    Command, ExportArgs, ServeArgs, bench, commands, graph, owners, scenario, simulate, style,
+};
 use crate::config::{Config, Flags};
 use crate::serve::Server;
 use crate::{api, replay};
@@ -19,6 +21,7 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Alert(command) => commands::alert(command),
         Command::Credential(command) => commands::credential(command),
         Command::Graph(command) => graph::run(command),
+        Command::Owners(command) => owners::run(command),
         Command::Sensor(command) => commands::sensor(&command),
         Command::Status(client) => commands::status(&client),
         Command::Replay(args) => {

@@ -7,7 +7,6 @@ use clap::{Args, Subcommand};
 use keytrail_scenario::check::check;
 use keytrail_scenario::load_all;
 use keytrail_scenario::report::Report;
-use keytrail_sources::{Options, Parser, SourceKind};
 
 use super::style::print;
 

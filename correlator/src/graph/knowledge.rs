@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use keytrail_graph::people::{self, Directory, DirectoryImport, DirectoryKind};
 use keytrail_graph::permission::{Import, Permissions};
 
 use crate::store::{Collection, Document, Store, StoreError};
@@ -18,6 +19,7 @@ pub struct Knowledge(Mutex<State>);
 struct State {
     documents: BTreeMap<Collection, BTreeMap<String, String>>,
     permissions: Option<Arc<Permissions>>,
+    directory: Option<Arc<Directory>>,
 }
 
 impl Knowledge {
@@ -50,7 +52,9 @@ impl Knowledge {
         };
         match document.collection {
             Collection::Permissions => state.permissions = None,
-            Collection::Directory | Collection::ScimUsers | Collection::ScimGroups => {}
+            Collection::Directory | Collection::ScimUsers | Collection::ScimGroups => {
+                state.directory = None;
+            }
         }
     }
 
@@ -81,6 +85,49 @@ impl Knowledge {
         });
         let ready = Arc::new(Permissions::of(imports));
         state.permissions = Some(Arc::clone(&ready));
+        ready
+    }
+
+    /// One document.
+    #[must_use]
+    pub fn document(&self, collection: Collection, id: &str) -> Option<String> {
+        self.state().documents.get(&collection)?.get(id).cloned()
+    }
+
+    /// All imported and provisioned people together.
+    #[must_use]
+    pub fn directory(&self) -> Arc<Directory> {
+        let mut state = self.state();
+        if let Some(ready) = &state.directory {
+            return Arc::clone(ready);
+        }
+        let files = state.documents.get(&Collection::Directory);
+        let mut imports: Vec<DirectoryImport> = files
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, body)| {
+                serde_json::from_str(body)
+                    .inspect_err(|error| {
+                        tracing::error!(%name, %error, "an imported directory cannot be read back; import the file again");
+                    })
+                    .ok()
+            })
+            .collect();
+        // Last, so that what is provisioned now wins over an older export.
+        let provisioned: Vec<&str> = [Collection::ScimUsers, Collection::ScimGroups]
+            .iter()
+            .filter_map(|collection| state.documents.get(collection))
+            .flat_map(|all| all.values().map(String::as_str))
+            .collect();
+        if !provisioned.is_empty() {
+            let list = format!("[{}]", provisioned.join(","));
+            match people::import(DirectoryKind::Scim, None, list.as_bytes()) {
+                Ok(import) => imports.push(import),
+                Err(error) => tracing::error!(%error, "provisioned people cannot be read back"),
+            }
+        }
+        let ready = Arc::new(Directory::of(imports));
+        state.directory = Some(Arc::clone(&ready));
         ready
     }
 }

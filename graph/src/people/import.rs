@@ -196,6 +196,9 @@ const DEPARTMENT: Columns = &[
 const MANAGER: Columns = &[
     "urn:ietf:params:scim:schemas:extension:enterprise:2.0:user.manager.value",
     "profile.managerid",
+    "managerid",
+    "manager id",
+    "manager user id",
     "manager.mail",
     "manager.userprincipalname",
     "manager.id",

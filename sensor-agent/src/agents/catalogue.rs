@@ -83,13 +83,17 @@ impl AgentRow {
     /// True when the environment has one of the product's markers. `text` gives a variable's value.
     #[must_use]
     pub fn is_marked(&self, text: impl Fn(&str) -> Option<String>) -> bool {
-        self.markers.iter().any(|marker| match marker.split_once('=') {
-            Some((name, wanted)) => text(name).is_some_and(|value| match wanted.strip_suffix('*') {
-                Some(start) => value.starts_with(start),
-                None => value == wanted,
-            }),
-            None => text(marker).is_some(),
-        })
+        self.markers
+            .iter()
+            .any(|marker| match marker.split_once('=') {
+                Some((name, wanted)) => {
+                    text(name).is_some_and(|value| match wanted.strip_suffix('*') {
+                        Some(start) => value.starts_with(start),
+                        None => value == wanted,
+                    })
+                }
+                None => text(marker).is_some(),
+            })
     }
 }
 

@@ -158,10 +158,9 @@ fn inner(name: &str, words: &[String]) -> Option<Vec<String>> {
             rest.get(1..).map(<[String]>::to_vec)
         }
         "srt" => after_dashes().or_else(|| after_options(&["-s", "--settings", "-c"])),
-        "bwrap" | "op" | "doppler" | "pipelock" | "aws-vault" | "infisical" | "chamber" | "mise"
-        | "dotenv" | "dotenvx" | "envchain" | "sops" | "vault" | "systemd-run" | "flox" => {
-            after_dashes()
-        }
+        "bwrap" | "op" | "doppler" | "pipelock" | "aws-vault" | "infisical" | "chamber"
+        | "mise" | "dotenv" | "dotenvx" | "envchain" | "sops" | "vault" | "systemd-run"
+        | "flox" => after_dashes(),
         // Gateways that speak MCP on one side and start a stdio server on the other.
         "mcp-proxy" | "mcpo" | "mcp-gateway" | "mcp-scan" => after_dashes(),
         "supergateway" => split_option(words, &["--stdio"]),
@@ -454,7 +453,10 @@ fn nuget(words: &[String], from: usize) -> Option<Package> {
     let spec = words.get(at)?;
     let (name, version) = match spec.split_once('@') {
         Some((name, version)) => (name, Some(version)),
-        None => (spec.as_str(), option_value(words, words.len(), &["--version"])),
+        None => (
+            spec.as_str(),
+            option_value(words, words.len(), &["--version"]),
+        ),
     };
     let named = name
         .bytes()
@@ -464,7 +466,11 @@ fn nuget(words: &[String], from: usize) -> Option<Package> {
 
 /// `go run example.com/mod/cmd@v1.2.3`; a path or a file is no module.
 fn go(words: &[String]) -> Option<Package> {
-    let spec = words.get(first_operand(words, 2, &["-exec", "-mod", "-modfile", "-tags"])?)?;
+    let spec = words.get(first_operand(
+        words,
+        2,
+        &["-exec", "-mod", "-modfile", "-tags"],
+    )?)?;
     let (module, version) = spec.split_once('@')?;
     let host = module.split('/').next()?;
     let named = host.contains('.') && !module.starts_with(['.', '/']);

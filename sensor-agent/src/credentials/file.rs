@@ -1,7 +1,7 @@
 //! Reading a watched file so that what is read is what was accessed.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -74,10 +74,105 @@ impl WatchedContent {
     }
 }
 
-/// Reads the watched file, if it is still the one with `expected` identity.
+/// A watched file, open: the one with the identity that was accessed.
+#[derive(Debug)]
+pub struct OpenWatched {
+    /// The file itself.
+    pub file: File,
+    before: std::fs::Metadata,
+    path: String,
+}
+
+impl OpenWatched {
+    /// Reads it into this process.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`].
+    pub fn read(mut self) -> Result<WatchedContent, ReadError> {
+        let fail = |path: &str, source| ReadError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        // Whoever read before through the same descriptor has moved its offset.
+        self.file
+            .rewind()
+            .map_err(|source| fail(&self.path, source))?;
+        let most = self.before.len().min(MAX_FILE);
+        let bytes = read_bounded(&self.file, most).map_err(|source| fail(&self.path, source))?;
+        self.content(bytes)
+    }
+
+    /// What can be said of the version when something else has read it.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`].
+    pub fn unread(self) -> Result<WatchedContent, ReadError> {
+        self.content(Zeroizing::default())
+    }
+
+    fn content(self, bytes: Zeroizing<Vec<u8>>) -> Result<WatchedContent, ReadError> {
+        let before = self.before;
+        let after = self.file.metadata().map_err(|source| ReadError::Io {
+            path: self.path,
+            source,
+        })?;
+        Ok(WatchedContent {
+            bytes,
+            modified_ns: modified_ns(&after),
+            truncated: before.len() > MAX_FILE,
+            stable: modified_ns(&before) == modified_ns(&after)
+                && before.len() == after.len()
+                && (before.ctime(), before.ctime_nsec()) == (after.ctime(), after.ctime_nsec()),
+        })
+    }
+}
+
+/// Reads at most `most` bytes from where the file stands.
+///
+/// # Errors
+/// Whatever reading gives.
+pub(super) fn read_bounded(file: &File, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let len = file.metadata().map_or(0, |meta| meta.len()).min(most);
+    let size = usize::try_from(len).unwrap_or(0);
+    // One allocation, so that no copy of the content is left behind by growing.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size.saturating_add(1)));
+    file.take(len).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens the watched file, if it is still the one with `expected` identity.
 ///
 /// Opened without following a final link, without blocking (a FIFO cannot hold the agent up) and,
 /// where allowed, without touching its access time.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn open_watched(
+    view: &FsView,
+    path: &Path,
+    expected: FileId,
+) -> Result<OpenWatched, ReadError> {
+    let shown = || path.to_string_lossy().into_owned();
+    let fail = |source| ReadError::Io {
+        path: shown(),
+        source,
+    };
+    let file = open(view, path).map_err(fail)?;
+    let before = file.metadata().map_err(fail)?;
+    if !before.is_file() {
+        return Err(ReadError::NotRegular { path: shown() });
+    }
+    if FileId::from_metadata(&before) != expected {
+        return Err(ReadError::Replaced { path: shown() });
+    }
+    Ok(OpenWatched {
+        file,
+        before,
+        path: shown(),
+    })
+}
+
+/// Opens and reads: see [`open_watched`].
 ///
 /// # Errors
 /// See [`ReadError`].
@@ -86,36 +181,7 @@ pub fn read_watched(
     path: &Path,
     expected: FileId,
 ) -> Result<WatchedContent, ReadError> {
-    let shown = || path.to_string_lossy().into_owned();
-    let fail = |source| ReadError::Io {
-        path: shown(),
-        source,
-    };
-    let mut file = open(view, path).map_err(fail)?;
-    let before = file.metadata().map_err(fail)?;
-    if !before.is_file() {
-        return Err(ReadError::NotRegular { path: shown() });
-    }
-    if FileId::from_metadata(&before) != expected {
-        return Err(ReadError::Replaced { path: shown() });
-    }
-    let size = usize::try_from(before.len().min(MAX_FILE)).unwrap_or(0);
-    // One allocation, so that no copy of the content is left behind by growing.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(size.saturating_add(1)));
-    let limit = u64::try_from(size).unwrap_or(MAX_FILE);
-    file.by_ref()
-        .take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(fail)?;
-    let after = file.metadata().map_err(fail)?;
-    Ok(WatchedContent {
-        bytes,
-        modified_ns: modified_ns(&after),
-        truncated: before.len() > MAX_FILE,
-        stable: modified_ns(&before) == modified_ns(&after)
-            && before.len() == after.len()
-            && (before.ctime(), before.ctime_nsec()) == (after.ctime(), after.ctime_nsec()),
-    })
+    open_watched(view, path, expected)?.read()
 }
 
 /// Makes sure that the path leads to the file with `expected` identity, for files that are known

@@ -104,6 +104,12 @@ impl FileFormat {
         }
     }
 
+    /// True for configurations of agents and MCP hosts.
+    #[must_use]
+    pub fn is_config(self) -> bool {
+        matches!(self, Self::McpJson | Self::McpToml | Self::McpYaml)
+    }
+
     /// False for files that are known by their name alone: their content is not read.
     #[must_use]
     pub fn reads_content(self) -> bool {

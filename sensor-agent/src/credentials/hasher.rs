@@ -112,6 +112,11 @@ impl Hasher {
         Ok(Self::new(&read_key(&path)?, false))
     }
 
+    /// The key, for the process that parses on behalf of this one.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     /// True when other hosts of the tenant give the same identifiers.
     #[must_use]
     pub fn is_shared(&self) -> bool {

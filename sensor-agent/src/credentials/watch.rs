@@ -128,30 +128,32 @@ impl WatchCatalogue {
     /// Adds the configurations of agents and MCP hosts: they hold the secrets that servers are
     /// given, and whoever writes them decides what is started.
     pub fn add_configs(&mut self, agents: &Catalogue) {
-        for row in agents.rows() {
-            for config in &row.config {
-                let known = self
-                    .rows
-                    .iter()
-                    .any(|known| known.path == config.path && known.project == config.project);
-                if known {
-                    continue;
-                }
-                self.rows.push(Row {
-                    path: config.path.clone(),
-                    format: match config.format {
-                        ConfigFormat::Json => FileFormat::McpJson,
-                        ConfigFormat::Toml => FileFormat::McpToml,
-                        ConfigFormat::Yaml => FileFormat::McpYaml,
-                    },
-                    fields: Arc::default(),
-                    store: None,
-                    owners: Arc::default(),
-                    dir: false,
-                    project: config.project,
-                    _source: row.source.clone(),
-                });
+        let places = agents.rows().iter().flat_map(|row| {
+            let configs = row.config.iter().map(|c| (&c.path, c.project, c.format));
+            configs.chain(row.drift.iter().map(|d| (&d.path, d.project, d.format)))
+        });
+        for (path, project, format) in places {
+            let known = self
+                .rows
+                .iter()
+                .any(|known| known.path == *path && known.project == project);
+            if known {
+                continue;
             }
+            self.rows.push(Row {
+                path: path.clone(),
+                format: match format {
+                    ConfigFormat::Json => FileFormat::McpJson,
+                    ConfigFormat::Toml => FileFormat::McpToml,
+                    ConfigFormat::Yaml => FileFormat::McpYaml,
+                },
+                fields: Arc::default(),
+                store: None,
+                owners: Arc::default(),
+                dir: false,
+                project,
+                _source: String::new(),
+            });
         }
     }
 

@@ -1,10 +1,10 @@
 //! Where an exec puts a process: agent, MCP server, shell-tool command, or as it was.
 
 use super::{
-    AgentIdentity, AgentRow, Arc, Candidate, Confidence, Configured, ExecInfo, Identified, Identity, Launch,
-    McpServer, Node, Package, Placement, ProcessKey, ProcessSummary, Recognised, Session, Signs,
-    Target, Unit, UnitKind, basename, exe_text, is_shell, place, recognise, redact_argv, servers,
-    talks_to_agent,
+    AgentIdentity, AgentRow, Arc, Candidate, Confidence, Configured, ExecInfo, Identified,
+    Identity, Launch, McpServer, Node, Package, Placement, ProcessKey, ProcessSummary, Recognised,
+    Session, Signs, Target, Unit, UnitKind, basename, exe_text, is_shell, place, recognise,
+    redact_argv, servers, talks_to_agent,
 };
 
 impl Identity {

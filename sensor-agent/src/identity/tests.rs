@@ -331,9 +331,11 @@ fn exposures_say_who_holds_what_and_never_the_secret() {
         .unwrap();
     let read = |pid| {
         let id = target.id.unwrap();
-        host.identity
-            .file_exposures(key(pid), &FsView::host(), target, id, i128::MAX)
-            .unwrap()
+        let read = host
+            .identity
+            .read_target(&FsView::host(), target, id, i128::MAX)
+            .unwrap();
+        host.identity.file_exposures(key(pid), target, id, read)
     };
     let exposure = &read(23).exposures[0];
     assert_eq!(

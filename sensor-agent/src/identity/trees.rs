@@ -89,7 +89,10 @@ fn shown(identity: &Identity, pid: u32, root: &str) -> String {
     let mut line = format!("{pid} {:?} {}", actor.unit_kind, actor.unit.pid);
     if let Some(agent) = &actor.agent {
         let version = agent.version.as_deref().unwrap_or("?");
-        line += &format!(" of {}@{version} ({:?}) {}", agent.product, agent.confidence, agent.root.pid);
+        line += &format!(
+            " of {}@{version} ({:?}) {}",
+            agent.product, agent.confidence, agent.root.pid
+        );
     }
     if let Some(server) = &actor.mcp_server {
         let config = server.config.as_deref().unwrap_or("-").replace(root, "~");
@@ -97,7 +100,10 @@ fn shown(identity: &Identity, pid: u32, root: &str) -> String {
             " server {} in {config} ({}) package {}",
             server.name.as_deref().unwrap_or("(unlisted)"),
             server.scope.as_deref().unwrap_or("-"),
-            server.package.as_ref().map_or("-".to_owned(), |p| format!("{}:{p}", p.ecosystem)),
+            server
+                .package
+                .as_ref()
+                .map_or("-".to_owned(), |p| format!("{}:{p}", p.ecosystem)),
         );
     }
     line
@@ -129,7 +135,10 @@ fn replay(tree: &Tree, root: &Path) -> String {
         }
     }
     // What was learned later counts for all: the first process once more, at the end.
-    lines += &format!("in the end: {}\n", shown(&identity, tree.exec[0].pid, &root));
+    lines += &format!(
+        "in the end: {}\n",
+        shown(&identity, tree.exec[0].pid, &root)
+    );
     lines
 }
 

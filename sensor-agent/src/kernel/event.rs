@@ -223,9 +223,9 @@ impl Via {
         match self {
             Self::Environ => "environ",
             Self::Mem => "mem",
-            Self::Ptrace => "ptrace",
             Self::VmReadv => "process_vm_readv",
-            Self::Attach => "attach",
+            // All calls behind `Attach` ask for the right that `ptrace` needs.
+            Self::Ptrace | Self::Attach => "ptrace",
         }
     }
 }

@@ -30,7 +30,7 @@ use super::{
     event::{ConnBytes, ConnEvent, Head, KernelEvent, ProcKey},
     hooks::{Attach, HOOKS, Hook, Plan, UNSEEN},
     preflight::{self, LoadError},
-    rings::{Drained, Rings},
+    rings::{Drained, RINGS, Rings},
     stats::{self, Loss, RawRow},
     watch::Watch,
 };
@@ -124,7 +124,7 @@ impl Sensor {
             .override_global("OFFS", offs.as_bytes(), true)
             .override_global("CONFIG", abi.as_bytes(), true);
         if let Some(bytes) = config.ring_bytes {
-            for ring in ["RING_ACCESS", "RING_NET", "RING_PROC", "RING_BULK"] {
+            for ring in RINGS {
                 loader.map_max_entries(ring, bytes);
             }
         }

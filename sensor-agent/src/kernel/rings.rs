@@ -23,7 +23,13 @@ const TICK: Duration = Duration::from_millis(100);
 /// Records taken from one ring in one pass.
 const MAX_PASS: usize = 16_384;
 /// In the order in which they are emptied: an exec's pieces after its announcement.
-const RINGS: [&str; 4] = ["RING_ACCESS", "RING_NET", "RING_PROC", "RING_BULK"];
+pub(super) const RINGS: [&str; 5] = [
+    "RING_ACCESS",
+    "RING_NET",
+    "RING_DNS",
+    "RING_PROC",
+    "RING_BULK",
+];
 
 /// What a pass over the rings showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

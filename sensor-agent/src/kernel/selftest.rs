@@ -9,6 +9,7 @@ mod actor;
 mod cases;
 #[cfg(test)]
 mod catalogue;
+mod facts;
 mod ids;
 mod loss;
 pub(in crate::kernel) mod stage;
@@ -176,6 +177,7 @@ fn stages() -> impl Iterator<Item = (&'static str, Play)> {
     loss::CASES.iter().copied().chain([
         (ids::REUSED, ids::reused as Play),
         (ids::OUTSIDER, ids::outsider),
+        (facts::NAME, facts::play),
     ])
 }
 

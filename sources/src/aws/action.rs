@@ -16,7 +16,10 @@ pub(super) fn class(service: &str, event: &str) -> ActionClass {
     if is_permission_change(service, event) {
         return ActionClass::PermissionChange;
     }
-    if ["List", "Describe"].iter().any(|verb| event.starts_with(verb)) {
+    if ["List", "Describe"]
+        .iter()
+        .any(|verb| event.starts_with(verb))
+    {
         return ActionClass::List;
     }
     ActionClass::Other
@@ -28,7 +31,10 @@ fn exact(service: &str, event: &str) -> Option<ActionClass> {
             ActionClass::IdentityCheck
         }
         ("secretsmanager", "GetSecretValue" | "BatchGetSecretValue")
-        | ("ssm", "GetParameter" | "GetParameters" | "GetParametersByPath" | "GetParameterHistory")
+        | (
+            "ssm",
+            "GetParameter" | "GetParameters" | "GetParametersByPath" | "GetParameterHistory",
+        )
         | ("ec2", "GetPasswordData") => ActionClass::SecretRead,
         (
             "sts",
@@ -51,7 +57,10 @@ fn exact(service: &str, event: &str) -> Option<ActionClass> {
             | "UploadSigningCertificate"
             | "UploadSSHPublicKey",
         )
-        | ("sso" | "sso-oauth" | "sso-oidc", "GetRoleCredentials" | "CreateToken" | "CreateTokenWithIAM")
+        | (
+            "sso" | "sso-oauth" | "sso-oidc",
+            "GetRoleCredentials" | "CreateToken" | "CreateTokenWithIAM",
+        )
         | ("signin", "GetSigninToken" | "CreateOAuth2Token")
         | ("cognito-identity", "GetCredentialsForIdentity" | "GetOpenIdToken")
         | ("rolesanywhere" | "s3" | "s3express", "CreateSession")
@@ -100,24 +109,70 @@ fn is_permission_change(service: &str, event: &str) -> bool {
     let one_of = |names: &[&str]| names.contains(&event);
     let begins = |verbs: &[&str]| verbs.iter().any(|verb| event.starts_with(verb));
     match service {
-        "iam" => {
-            begins(&["Put", "Attach", "Detach", "Create", "Delete", "Add", "Remove", "Update", "Set", "Enable", "Deactivate", "Upload"])
-        }
+        "iam" => begins(&[
+            "Put",
+            "Attach",
+            "Detach",
+            "Create",
+            "Delete",
+            "Add",
+            "Remove",
+            "Update",
+            "Set",
+            "Enable",
+            "Deactivate",
+            "Upload",
+        ]),
         "organizations" | "sso-directory" | "identitystore" | "rolesanywhere" => {
             !begins(&["List", "Describe", "Get", "Search"])
         }
-        "sso" => begins(&["Create", "Put", "Attach", "Detach", "Delete", "Update", "Provision"]),
+        "sso" => begins(&[
+            "Create",
+            "Put",
+            "Attach",
+            "Detach",
+            "Delete",
+            "Update",
+            "Provision",
+        ]),
         "cloudtrail" => begins(&["Stop", "Delete", "Update", "Put", "Start", "Create"]),
         "config" => begins(&["Stop", "Delete", "Put"]),
         "guardduty" | "securityhub" | "macie2" | "access-analyzer" | "detective" | "inspector2" => {
-            begins(&["Delete", "Disable", "Disassociate", "Update", "Create", "Archive", "Stop"])
+            begins(&[
+                "Delete",
+                "Disable",
+                "Disassociate",
+                "Update",
+                "Create",
+                "Archive",
+                "Stop",
+            ])
         }
-        "kms" => one_of(&["PutKeyPolicy", "CreateGrant", "ScheduleKeyDeletion", "DisableKey"]),
+        "kms" => one_of(&[
+            "PutKeyPolicy",
+            "CreateGrant",
+            "ScheduleKeyDeletion",
+            "DisableKey",
+        ]),
         "s3" => {
             event.ends_with("Policy") && begins(&["Put", "Delete"])
-                || one_of(&["PutBucketAcl", "PutObjectAcl", "PutBucketPublicAccessBlock", "DeletePublicAccessBlock", "PutAccountPublicAccessBlock", "PutBucketLogging", "PutBucketReplication"])
+                || one_of(&[
+                    "PutBucketAcl",
+                    "PutObjectAcl",
+                    "PutBucketPublicAccessBlock",
+                    "DeletePublicAccessBlock",
+                    "PutAccountPublicAccessBlock",
+                    "PutBucketLogging",
+                    "PutBucketReplication",
+                ])
         }
-        "lambda" => begins(&["AddPermission", "RemovePermission", "AddLayerVersionPermission", "CreateFunctionUrlConfig", "UpdateFunctionUrlConfig"]),
+        "lambda" => begins(&[
+            "AddPermission",
+            "RemovePermission",
+            "AddLayerVersionPermission",
+            "CreateFunctionUrlConfig",
+            "UpdateFunctionUrlConfig",
+        ]),
         "ec2" => one_of(&[
             "ModifySnapshotAttribute",
             "ModifyImageAttribute",
@@ -129,9 +184,17 @@ fn is_permission_change(service: &str, event: &str) -> bool {
             "ReplaceIamInstanceProfileAssociation",
             "EnableSerialConsoleAccess",
         ]),
-        "rds" => one_of(&["ModifyDBSnapshotAttribute", "ModifyDBClusterSnapshotAttribute", "AuthorizeDBSecurityGroupIngress"]),
+        "rds" => one_of(&[
+            "ModifyDBSnapshotAttribute",
+            "ModifyDBClusterSnapshotAttribute",
+            "AuthorizeDBSecurityGroupIngress",
+        ]),
         "logs" => one_of(&["DeleteLogGroup", "DeleteLogStream", "PutResourcePolicy"]),
-        "eks" => one_of(&["CreateAccessEntry", "AssociateAccessPolicy", "UpdateAccessEntry"]),
+        "eks" => one_of(&[
+            "CreateAccessEntry",
+            "AssociateAccessPolicy",
+            "UpdateAccessEntry",
+        ]),
         _ => event.ends_with("ResourcePolicy") && begins(&["Put", "Delete"]),
     }
 }
@@ -143,18 +206,50 @@ mod tests {
     #[test]
     fn calls_have_their_class() {
         for (service, event, expected) in [
-            ("sts.amazonaws.com", "GetCallerIdentity", ActionClass::IdentityCheck),
+            (
+                "sts.amazonaws.com",
+                "GetCallerIdentity",
+                ActionClass::IdentityCheck,
+            ),
             ("sts.amazonaws.com", "AssumeRole", ActionClass::Mint),
             ("iam.amazonaws.com", "CreateAccessKey", ActionClass::Mint),
-            ("iam.amazonaws.com", "CreateUser", ActionClass::PermissionChange),
+            (
+                "iam.amazonaws.com",
+                "CreateUser",
+                ActionClass::PermissionChange,
+            ),
             ("iam.amazonaws.com", "DeleteAccessKey", ActionClass::Revoke),
             ("iam.amazonaws.com", "ListUsers", ActionClass::List),
-            ("secretsmanager.amazonaws.com", "GetSecretValue", ActionClass::SecretRead),
-            ("secretsmanager.amazonaws.com", "PutResourcePolicy", ActionClass::PermissionChange),
-            ("bedrock.amazonaws.com", "InvokeModel", ActionClass::ModelCall),
-            ("lambda.amazonaws.com", "AddPermission20150331v2", ActionClass::PermissionChange),
-            ("lambda.amazonaws.com", "ListFunctions20150331", ActionClass::List),
-            ("cloudtrail.amazonaws.com", "StopLogging", ActionClass::PermissionChange),
+            (
+                "secretsmanager.amazonaws.com",
+                "GetSecretValue",
+                ActionClass::SecretRead,
+            ),
+            (
+                "secretsmanager.amazonaws.com",
+                "PutResourcePolicy",
+                ActionClass::PermissionChange,
+            ),
+            (
+                "bedrock.amazonaws.com",
+                "InvokeModel",
+                ActionClass::ModelCall,
+            ),
+            (
+                "lambda.amazonaws.com",
+                "AddPermission20150331v2",
+                ActionClass::PermissionChange,
+            ),
+            (
+                "lambda.amazonaws.com",
+                "ListFunctions20150331",
+                ActionClass::List,
+            ),
+            (
+                "cloudtrail.amazonaws.com",
+                "StopLogging",
+                ActionClass::PermissionChange,
+            ),
             ("s3.amazonaws.com", "GetObject", ActionClass::Other),
             ("ec2.amazonaws.com", "DescribeInstances", ActionClass::List),
         ] {

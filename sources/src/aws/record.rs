@@ -249,7 +249,10 @@ pub(super) struct Text<'a>(Option<Cow<'a, str>>);
 impl Text<'_> {
     /// The text, unless it is empty.
     pub(super) fn get(&self) -> Option<&str> {
-        self.0.as_deref().map(str::trim).filter(|text| !text.is_empty())
+        self.0
+            .as_deref()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
     }
 }
 
@@ -277,7 +280,11 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 
     fn visit_bool<E>(self, truth: bool) -> Result<Text<'de>, E> {
-        Ok(Text(Some(Cow::Borrowed(if truth { "true" } else { "false" }))))
+        Ok(Text(Some(Cow::Borrowed(if truth {
+            "true"
+        } else {
+            "false"
+        }))))
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Text<'de>, E> {

@@ -30,14 +30,25 @@ pub(super) fn read(record: &Record<'_>, category: &str, cx: &Context<'_>) -> Out
     let chain = claimed(Chain::default(), claims)
         .then(account(requester.first(&["objectId", "upn", "appId"])))
         .then(account(
-            identity.at(&["authorization", "evidence", "principalId"]).text(),
+            identity
+                .at(&["authorization", "evidence", "principalId"])
+                .text(),
         ))
-        .then(account(record.doc.get("caller").text().filter(|c| !c.contains(' '))));
+        .then(account(
+            record.doc.get("caller").text().filter(|c| !c.contains(' ')),
+        ));
     let event_id = record.doc.get("eventDataId").text();
     let event_id = event_id.or_else(|| record.property("eventDataId").text());
-    let Some(mut usage) = chain.usage(SourceKind::AzureActivity.as_str(), event_id, time, cx) else {
-        let state = STATES.iter().any(|name| name.eq_ignore_ascii_case(category));
-        return Ok(Found::Skip(if state { Skip::NotAUse } else { Skip::NoCredential }));
+    let Some(mut usage) = chain.usage(SourceKind::AzureActivity.as_str(), event_id, time, cx)
+    else {
+        let state = STATES
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(category));
+        return Ok(Found::Skip(if state {
+            Skip::NotAUse
+        } else {
+            Skip::NoCredential
+        }));
     };
     usage.caller = make::caller(record.address().or_else(|| claims.get("ipaddr").text()));
     usage.user_agent = make::kept(record.property("userAgentHeader").text());
@@ -48,11 +59,19 @@ pub(super) fn read(record: &Record<'_>, category: &str, cx: &Context<'_>) -> Out
         record.property("objectKey").text(),
     ]);
     usage.outcome = ended(record);
-    usage.principal = make::kept(claims.get("name").text().or(record.doc.get("caller").text()));
+    usage.principal = make::kept(
+        claims
+            .get("name")
+            .text()
+            .or(record.doc.get("caller").text()),
+    );
     usage.account = record.tenant(cx);
     usage.class = class(operation);
     let (service, endpoints) = service(record, category);
-    usage.endpoints = make::endpoints(&endpoints.iter().map(String::as_str).collect::<Vec<_>>(), cx.options);
+    usage.endpoints = make::endpoints(
+        &endpoints.iter().map(String::as_str).collect::<Vec<_>>(),
+        cx.options,
+    );
     usage.service = service;
     Ok(found(usage, event_id.is_some()))
 }
@@ -84,7 +103,9 @@ fn service(record: &Record<'_>, category: &str) -> (String, Vec<String>) {
 
 fn ended(record: &Record<'_>) -> Ended {
     let status = record.doc.get("status");
-    let result = record.doc.first(&["resultType", "statusText", "ActivityStatusValue"]);
+    let result = record
+        .doc
+        .first(&["resultType", "statusText", "ActivityStatusValue"]);
     let result = result.or_else(|| status.get("value").text());
     let failed = result.is_some_and(|r| {
         ["fail", "error", "unauthorized", "denied"]
@@ -94,7 +115,11 @@ fn ended(record: &Record<'_>) -> Ended {
     let signature = record.doc.first(&["resultSignature", "statusCode"]);
     let code = signature.or(result).unwrap_or("failed");
     // `Failed.Forbidden`, `403`: the part that says why.
-    if failed || signature.and_then(|s| s.parse::<u16>().ok()).is_some_and(|s| s >= 400) {
+    if failed
+        || signature
+            .and_then(|s| s.parse::<u16>().ok())
+            .is_some_and(|s| s >= 400)
+    {
         Ended::Failure(text::kept(code.rsplit('.').next().unwrap_or(code)))
     } else {
         Ended::Success
@@ -105,14 +130,39 @@ fn class(operation: &str) -> ActionClass {
     let operation = operation.to_ascii_lowercase();
     let ends = |ends: &[&str]| ends.iter().any(|end| operation.ends_with(end));
     let has = |parts: &[&str]| parts.iter().any(|part| operation.contains(part));
-    if ends(&["/listkeys/action", "/listsecrets/action", "/listconnectionstrings/action", "/listcredentials/action"])
-        || has(&["/listclusteradmincredential", "/listclusterusercredential", "/listaccountsas", "/listservicesas", "/publishxml/action", "/getuserdelegationkey"])
-    {
+    if ends(&[
+        "/listkeys/action",
+        "/listsecrets/action",
+        "/listconnectionstrings/action",
+        "/listcredentials/action",
+    ]) || has(&[
+        "/listclusteradmincredential",
+        "/listclusterusercredential",
+        "/listaccountsas",
+        "/listservicesas",
+        "/publishxml/action",
+        "/getuserdelegationkey",
+    ]) {
         ActionClass::SecretRead
-    } else if has(&["/regeneratekey", "/regeneratekeys"]) || ends(&["/generateuserdelegationkey/action", "/federatedidentitycredentials/write"]) {
+    } else if has(&["/regeneratekey", "/regeneratekeys"])
+        || ends(&[
+            "/generateuserdelegationkey/action",
+            "/federatedidentitycredentials/write",
+        ])
+    {
         ActionClass::Mint
-    } else if has(&["microsoft.authorization/", "/elevateaccess", "/diagnosticsettings/", "/accesspolicies/", "/locks/", "/actiongroups/", "/networksecuritygroups/", "/firewallrules/", "microsoft.insights/", "microsoft.security/"])
-        && ends(&["/write", "/delete", "/action"])
+    } else if has(&[
+        "microsoft.authorization/",
+        "/elevateaccess",
+        "/diagnosticsettings/",
+        "/accesspolicies/",
+        "/locks/",
+        "/actiongroups/",
+        "/networksecuritygroups/",
+        "/firewallrules/",
+        "microsoft.insights/",
+        "microsoft.security/",
+    ]) && ends(&["/write", "/delete", "/action"])
     {
         ActionClass::PermissionChange
     } else if ends(&["/list/action"]) || has(&["listblobs", "listcontainers"]) {

@@ -32,7 +32,10 @@ pub(super) fn sign_in(record: &Record<'_>, category: &str, cx: &Context<'_>) -> 
         None => return Ok(Found::Skip(Skip::NotAuthenticated)),
     };
     let exact = |kind, name: &str| property(name).text().and_then(|id| make::exact(kind, id));
-    let key = ["servicePrincipalCredentialKeyId", "servicePrincipalCredentialThumbprint"];
+    let key = [
+        "servicePrincipalCredentialKeyId",
+        "servicePrincipalCredentialThumbprint",
+    ];
     let key = key
         .iter()
         .find_map(|name| exact(CredentialKind::EntraClientCredential, name));
@@ -48,7 +51,9 @@ pub(super) fn sign_in(record: &Record<'_>, category: &str, cx: &Context<'_>) -> 
         .then(account(property("userPrincipalName").text()))
         .then(account(property("servicePrincipalId").text()))
         .then(account(property("appId").text().filter(|_| for_itself)));
-    let id = property("id").text().or_else(|| property("requestId").text());
+    let id = property("id")
+        .text()
+        .or_else(|| property("requestId").text());
     let Some(mut usage) = chain.usage(SourceKind::EntraSignIn.as_str(), id, time, cx) else {
         return Ok(Found::Skip(Skip::NoCredential));
     };
@@ -63,7 +68,11 @@ pub(super) fn sign_in(record: &Record<'_>, category: &str, cx: &Context<'_>) -> 
         property("appDisplayName").text(),
     ]);
     usage.outcome = outcome;
-    let name = ["userPrincipalName", "servicePrincipalName", "userDisplayName"];
+    let name = [
+        "userPrincipalName",
+        "servicePrincipalName",
+        "userDisplayName",
+    ];
     usage.principal = make::kept(name.iter().find_map(|name| property(name).text()));
     usage.account = record.tenant(cx);
     usage.class = ActionClass::Mint;
@@ -77,21 +86,34 @@ fn ended(record: &Record<'_>) -> Option<Ended> {
     let status = record.property("status");
     let code = status.get("errorCode").int();
     let result = record.doc.get("resultType");
-    let code = code.or_else(|| record.property("errorCode").int()).or_else(|| result.int());
+    let code = code
+        .or_else(|| record.property("errorCode").int())
+        .or_else(|| result.int());
     match code {
         Some(0) => Some(Ended::Success),
-        Some(code) if AFTER_THE_CREDENTIAL.contains(&code) => Some(Ended::Failure(code.to_string())),
+        Some(code) if AFTER_THE_CREDENTIAL.contains(&code) => {
+            Some(Ended::Failure(code.to_string()))
+        }
         Some(_) => None,
-        None if result.text().is_some_and(|r| r.to_ascii_lowercase().starts_with("fail")) => None,
+        None if result
+            .text()
+            .is_some_and(|r| r.to_ascii_lowercase().starts_with("fail")) =>
+        {
+            None
+        }
         None => Some(Ended::Success),
     }
 }
 
 fn network(record: &Record<'_>) -> Option<Network> {
     let asn = record.property("autonomousSystemNumber").int();
-    let asn = asn.and_then(|asn| u32::try_from(asn).ok()).filter(|asn| *asn > 0);
+    let asn = asn
+        .and_then(|asn| u32::try_from(asn).ok())
+        .filter(|asn| *asn > 0);
     let country = record.property("location").get("countryOrRegion").text();
-    let country = country.filter(|country| country.len() == 2).map(str::to_owned);
+    let country = country
+        .filter(|country| country.len() == 2)
+        .map(str::to_owned);
     (asn.is_some() || country.is_some()).then_some(Network {
         asn,
         organisation: None,
@@ -102,7 +124,9 @@ fn network(record: &Record<'_>) -> Option<Network> {
 /// Changes in the directory.
 pub(super) fn directory(record: &Record<'_>, cx: &Context<'_>) -> Outcome {
     let property = |name: &str| record.property(name);
-    let activity = property("activityDisplayName").text().or_else(|| record.operation());
+    let activity = property("activityDisplayName")
+        .text()
+        .or_else(|| record.operation());
     let Some(activity) = activity else {
         return Err(Rejection::NoEvent);
     };
@@ -121,20 +145,32 @@ pub(super) fn directory(record: &Record<'_>, cx: &Context<'_>) -> Outcome {
     };
     usage.caller = make::caller(user.get("ipAddress").text().or_else(|| record.address()));
     let details = property("additionalDetails").items();
-    let agent = details.iter().find(|d| d.get("key").text() == Some("User-Agent"));
+    let agent = details
+        .iter()
+        .find(|d| d.get("key").text() == Some("User-Agent"));
     usage.user_agent = make::kept(agent.and_then(|d| d.get("value").text()));
     usage.service = "graph.microsoft.com".to_owned();
     usage.action = text::kept(activity);
     let targets = property("targetResources").items();
-    usage.resources = make::resources(targets.iter().map(|t| t.first(&["displayName", "userPrincipalName", "id"])));
-    let failed = property("result").text().is_some_and(|r| !r.eq_ignore_ascii_case("success"));
+    usage.resources = make::resources(
+        targets
+            .iter()
+            .map(|t| t.first(&["displayName", "userPrincipalName", "id"])),
+    );
+    let failed = property("result")
+        .text()
+        .is_some_and(|r| !r.eq_ignore_ascii_case("success"));
     usage.outcome = if failed {
         let why = property("resultReason").text().unwrap_or("failure");
         Ended::Failure(text::kept(why))
     } else {
         Ended::Success
     };
-    usage.principal = make::kept(user.get("userPrincipalName").text().or(app.get("displayName").text()));
+    usage.principal = make::kept(
+        user.get("userPrincipalName")
+            .text()
+            .or(app.get("displayName").text()),
+    );
     usage.account = record.tenant(cx);
     usage.class = class(activity);
     let names = [
@@ -155,11 +191,35 @@ pub(super) fn directory(record: &Record<'_>, cx: &Context<'_>) -> Outcome {
 fn class(activity: &str) -> ActionClass {
     let activity = activity.to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| activity.contains(part));
-    if has(&["remove service principal credentials", "revoke", "invalidate all refresh tokens", "disable strong auth"]) {
+    if has(&[
+        "remove service principal credentials",
+        "revoke",
+        "invalidate all refresh tokens",
+        "disable strong auth",
+    ]) {
         ActionClass::Revoke
-    } else if has(&["credentials", "certificates and secrets", "reset password", "reset user password", "temporary access pass", "registered security info"]) {
+    } else if has(&[
+        "credentials",
+        "certificates and secrets",
+        "reset password",
+        "reset user password",
+        "temporary access pass",
+        "registered security info",
+    ]) {
         ActionClass::Mint
-    } else if has(&["role", "policy", "policies", "consent", "permission", "owner", "add member", "domain", "federation", "app role", "delegated"]) {
+    } else if has(&[
+        "role",
+        "policy",
+        "policies",
+        "consent",
+        "permission",
+        "owner",
+        "add member",
+        "domain",
+        "federation",
+        "app role",
+        "delegated",
+    ]) {
         ActionClass::PermissionChange
     } else {
         ActionClass::Other

@@ -29,16 +29,29 @@ pub(super) fn read(record: &Record<'_>, category: &str, cx: &Context<'_>) -> Out
     };
     let time = record.time().ok_or(Rejection::BadTime)?;
     // Two records for one request: the usage figures add nothing about who called.
-    if category.eq_ignore_ascii_case("AzureOpenAIRequestUsage") || category.eq_ignore_ascii_case("Trace") {
+    if category.eq_ignore_ascii_case("AzureOpenAIRequestUsage")
+        || category.eq_ignore_ascii_case("Trace")
+    {
         return Ok(Found::Skip(Skip::HalfOfPair));
     }
     let resource = record.doc.first(&["resourceId", "_ResourceId"]);
     let name = resource.map(last_part).map(str::to_ascii_lowercase);
-    let person = ["objectId", "userObjectId"].iter().find_map(|n| record.property(n).text());
-    let by_key = name.as_deref().and_then(|name| make::principal("azure", &format!("openai-account/{name}")));
-    let chain = claimed(Chain::default(), record.claims().unwrap_or(&Doc::Null)).then(account(person));
-    let chain = if chain.is_empty() { chain.then(by_key) } else { chain };
-    let status = ["resultSignature", "httpStatusCode", "ResultSignature"].iter().find_map(|n| record.property(n).int());
+    let person = ["objectId", "userObjectId"]
+        .iter()
+        .find_map(|n| record.property(n).text());
+    let by_key = name
+        .as_deref()
+        .and_then(|name| make::principal("azure", &format!("openai-account/{name}")));
+    let chain =
+        claimed(Chain::default(), record.claims().unwrap_or(&Doc::Null)).then(account(person));
+    let chain = if chain.is_empty() {
+        chain.then(by_key)
+    } else {
+        chain
+    };
+    let status = ["resultSignature", "httpStatusCode", "ResultSignature"]
+        .iter()
+        .find_map(|n| record.property(n).int());
     let status = status.unwrap_or(200);
     if status == 401 {
         return Ok(Found::Skip(Skip::NotAuthenticated));
@@ -56,13 +69,28 @@ pub(super) fn read(record: &Record<'_>, category: &str, cx: &Context<'_>) -> Out
         record.property("modelDeploymentName").text(),
         record.property("modelName").text(),
     ]);
-    usage.outcome = if status >= 400 { Ended::Failure(status.to_string()) } else { Ended::Success };
+    usage.outcome = if status >= 400 {
+        Ended::Failure(status.to_string())
+    } else {
+        Ended::Success
+    };
     usage.principal = make::kept(person);
     usage.account = record.tenant(cx);
     let lower = operation.to_ascii_lowercase();
     usage.class = if lower.contains("list") && lower.contains("key") {
         ActionClass::SecretRead
-    } else if ["completion", "embedding", "image", "audio", "response", "create", "generate"].iter().any(|word| lower.contains(word)) {
+    } else if [
+        "completion",
+        "embedding",
+        "image",
+        "audio",
+        "response",
+        "create",
+        "generate",
+    ]
+    .iter()
+    .any(|word| lower.contains(word))
+    {
         ActionClass::ModelCall
     } else if lower.contains("list") {
         ActionClass::List

@@ -16,7 +16,9 @@ pub(super) fn read(record: &Record<'_>, cx: &Context<'_>) -> Outcome {
     };
     let time = record.time().ok_or(Rejection::BadTime)?;
     let property = |name: &str| record.property(name);
-    let status = property("httpStatusCode").int().or_else(|| record.doc.get("httpStatusCode").int());
+    let status = property("httpStatusCode")
+        .int()
+        .or_else(|| record.doc.get("httpStatusCode").int());
     // Each client first asks without a token, and is told where to get one.
     if status == Some(401) {
         return Ok(Found::Skip(Skip::NotAuthenticated));
@@ -27,7 +29,9 @@ pub(super) fn read(record: &Record<'_>, cx: &Context<'_>) -> Outcome {
         return Ok(Found::Skip(Skip::NoCredential));
     };
     let resource = record.doc.first(&["resourceId", "_ResourceId"]);
-    let uri = ["requestUri", "id"].iter().find_map(|name| property(name).text());
+    let uri = ["requestUri", "id"]
+        .iter()
+        .find_map(|name| property(name).text());
     let host = uri.and_then(text::host_of).or_else(|| {
         let name = resource.map(last_part)?;
         text::server_name(&format!("{name}.vault.azure.net"))
@@ -41,7 +45,12 @@ pub(super) fn read(record: &Record<'_>, cx: &Context<'_>) -> Outcome {
     let code = record.doc.first(&["resultSignature", "resultType"]);
     usage.outcome = match status {
         Some(status) if status >= 400 => Ended::Failure(text::kept(code.unwrap_or("failed"))),
-        None if record.doc.get("resultType").text().is_some_and(|r| r.eq_ignore_ascii_case("failed")) => {
+        None if record
+            .doc
+            .get("resultType")
+            .text()
+            .is_some_and(|r| r.eq_ignore_ascii_case("failed")) =>
+        {
             Ended::Failure(text::kept(code.unwrap_or("failed")))
         }
         _ => Ended::Success,
@@ -60,11 +69,17 @@ pub(super) fn read(record: &Record<'_>, cx: &Context<'_>) -> Outcome {
 
 fn class(operation: &str) -> ActionClass {
     match operation {
-        "SecretGet" | "SecretBackup" | "KeyBackup" | "KeyUnwrap" | "KeyDecrypt" | "CertificateBackup"
+        "SecretGet"
+        | "SecretBackup"
+        | "KeyBackup"
+        | "KeyUnwrap"
+        | "KeyDecrypt"
+        | "CertificateBackup"
         | "StorageAccountGetSas" => ActionClass::SecretRead,
-        "VaultPatch" | "VaultPut" | "VaultAccessPolicyChangedEventGridNotification" | "VaultDelete" => {
-            ActionClass::PermissionChange
-        }
+        "VaultPatch"
+        | "VaultPut"
+        | "VaultAccessPolicyChangedEventGridNotification"
+        | "VaultDelete" => ActionClass::PermissionChange,
         list if list.contains("List") => ActionClass::List,
         _ => ActionClass::Other,
     }

@@ -24,21 +24,36 @@ impl Mapping {
             return Err(Rejection::NoEvent);
         };
         let time = self.time_of(doc).ok_or(Rejection::BadTime)?;
-        if self.unauthenticated.iter().any(|condition| condition.holds(doc)) {
+        if self
+            .unauthenticated
+            .iter()
+            .any(|condition| condition.holds(doc))
+        {
             return Ok(Found::Skip(Skip::NotAuthenticated));
         }
         let id = first(doc, &self.id);
-        let chain = self.credential.iter().fold(Chain::default(), |chain, credential| {
-            let value = first(doc, &credential.path);
-            let value = value.as_deref().map(|v| v.strip_prefix(&credential.strip).unwrap_or(v));
-            chain.then(value.and_then(|v| identify(credential.kind, credential.scope.as_deref(), v)))
-        });
+        let chain = self
+            .credential
+            .iter()
+            .fold(Chain::default(), |chain, credential| {
+                let value = first(doc, &credential.path);
+                let value = value
+                    .as_deref()
+                    .map(|v| v.strip_prefix(&credential.strip).unwrap_or(v));
+                chain.then(
+                    value.and_then(|v| identify(credential.kind, credential.scope.as_deref(), v)),
+                )
+            });
         let Some(mut usage) = chain.usage(&self.source, id.as_deref(), time, cx) else {
             return Ok(Found::Skip(Skip::NoCredential));
         };
         self.fill(&mut usage, doc, cx);
         usage.class = self.class_of(&action);
-        let event = |event: &Option<Event>| event.as_ref().and_then(|event| event.credential(doc, &action));
+        let event = |event: &Option<Event>| {
+            event
+                .as_ref()
+                .and_then(|event| event.credential(doc, &action))
+        };
         usage.minted = event(&self.minted);
         usage.revoked = event(&self.revoked);
         usage.action = text::without_query(&action);
@@ -74,19 +89,28 @@ impl Mapping {
         usage.resources = make::resources(resources.iter().map(|name| Some(name.as_ref())));
         let host = first(doc, &self.service.host);
         let host = host.and_then(|host| text::host_of(&host).or_else(|| text::server_name(&host)));
-        let own: Vec<&str> = host.as_deref().into_iter().chain(self.service.endpoints.iter().map(String::as_str)).collect();
+        let own: Vec<&str> = host
+            .as_deref()
+            .into_iter()
+            .chain(self.service.endpoints.iter().map(String::as_str))
+            .collect();
         usage.endpoints = make::endpoints(&own, cx.options);
         let status = first(doc, &self.outcome.status).and_then(|s| s.parse::<u16>().ok());
         let said = first(doc, &self.outcome.path);
         usage.outcome = match (said, status) {
-            (Some(said), _) if fits_any(&self.outcome.failure, &said) => Ended::Failure(text::kept(&said)),
+            (Some(said), _) if fits_any(&self.outcome.failure, &said) => {
+                Ended::Failure(text::kept(&said))
+            }
             (_, Some(status)) if status >= 400 => Ended::Failure(status.to_string()),
             _ => Ended::Success,
         };
     }
 
     fn class_of(&self, action: &str) -> ActionClass {
-        let class = self.class.iter().find(|class| fits_any(&class.action, action));
+        let class = self
+            .class
+            .iter()
+            .find(|class| fits_any(&class.action, action));
         class.map_or(ActionClass::Other, |class| class.class)
     }
 }
@@ -98,7 +122,10 @@ impl Condition {
             Some(present) => value.is_some() == present,
             None => value.is_some_and(|value| {
                 let values = value.items();
-                values.iter().filter_map(word).any(|word| fits_any(&self.matches, &word))
+                values
+                    .iter()
+                    .filter_map(word)
+                    .any(|word| fits_any(&self.matches, &word))
             }),
         }
     }

@@ -9,10 +9,7 @@ pub(super) const FILES: [(&str, &str); 12] = [
         "atlassian.audit",
         include_str!("../../mappings/atlassian.toml"),
     ),
-    (
-        "auth0.tenant",
-        include_str!("../../mappings/auth0.toml"),
-    ),
+    ("auth0.tenant", include_str!("../../mappings/auth0.toml")),
     (
         "cloudflare.audit",
         include_str!("../../mappings/cloudflare.toml"),
@@ -29,22 +26,13 @@ pub(super) const FILES: [(&str, &str); 12] = [
         "google-workspace.reports",
         include_str!("../../mappings/google-workspace.toml"),
     ),
-    (
-        "npm.audit",
-        include_str!("../../mappings/npm.toml"),
-    ),
+    ("npm.audit", include_str!("../../mappings/npm.toml")),
     (
         "onelogin.events",
         include_str!("../../mappings/onelogin.toml"),
     ),
-    (
-        "openai.audit",
-        include_str!("../../mappings/openai.toml"),
-    ),
-    (
-        "slack.audit",
-        include_str!("../../mappings/slack.toml"),
-    ),
+    ("openai.audit", include_str!("../../mappings/openai.toml")),
+    ("slack.audit", include_str!("../../mappings/slack.toml")),
     (
         "snowflake.login-history",
         include_str!("../../mappings/snowflake.toml"),

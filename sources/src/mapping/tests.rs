@@ -26,13 +26,33 @@ fn faults_say_where_and_how() {
         ("x.audit", "X audit", "source: use lower-case"),
         ("title = \"X\"", "title = \"\"", "title: say"),
         ("time = [\"t\"]", "time = []", "time: name at least one"),
-        ("time = [\"t\"]", "time = [\"a..b\"]", "time: `a..b` is no dotted path"),
-        ("scope = \"x\"", "", "credential[0].scope: a principal needs one"),
-        ("kind = \"principal\"", "kind = \"entra-token\"", "credential[0].scope: a entra-token has none"),
-        ("kind = \"principal\"", "kind = \"nonsense\"", "not a mapping"),
+        (
+            "time = [\"t\"]",
+            "time = [\"a..b\"]",
+            "time: `a..b` is no dotted path",
+        ),
+        (
+            "scope = \"x\"",
+            "",
+            "credential[0].scope: a principal needs one",
+        ),
+        (
+            "kind = \"principal\"",
+            "kind = \"entra-token\"",
+            "credential[0].scope: a entra-token has none",
+        ),
+        (
+            "kind = \"principal\"",
+            "kind = \"nonsense\"",
+            "not a mapping",
+        ),
         ("present = true", "", "skip[0]: give either"),
         ("[service]", "[service]\nport = 1", "not a mapping"),
-        ("scope = \"x\"", "scope = \"X Y\"", "credential[0].scope: use lower-case"),
+        (
+            "scope = \"x\"",
+            "scope = \"X Y\"",
+            "credential[0].scope: use lower-case",
+        ),
     ] {
         let text = GOOD.replace(from, to);
         assert_ne!(text, GOOD, "{from}");
@@ -49,7 +69,8 @@ fn conditions_filter() {
         ..Options::default()
     };
     let parser = Parser::new(SourceKind::Mapped, options);
-    let record = |extra: &str| format!(r#"{{"t":1763928843,"a":"go","who":"Ana@X.example"{extra}}}"#);
+    let record =
+        |extra: &str| format!(r#"{{"t":1763928843,"a":"go","who":"Ana@X.example"{extra}}}"#);
     for (extra, expected) in [
         ("", Some(Skip::Filtered)),
         (r#","k":"yes please""#, None),
@@ -66,7 +87,10 @@ fn conditions_filter() {
         }
     }
     let bare = Parser::new(SourceKind::Mapped, Options::default());
-    assert_eq!(bare.parse(b"{}", &mut Vec::new()), Err(crate::Rejection::NoMapping));
+    assert_eq!(
+        bare.parse(b"{}", &mut Vec::new()),
+        Err(crate::Rejection::NoMapping)
+    );
 }
 
 #[test]

@@ -70,10 +70,7 @@ fn kind(log_type: &str) -> Option<SourceKind> {
 ///
 /// # Panics
 /// When a file cannot be read or cut.
-pub fn survey(
-    folder: &Path,
-    mut each: impl FnMut(&str, &str, &[u8]),
-) -> BTreeMap<String, Tally> {
+pub fn survey(folder: &Path, mut each: impl FnMut(&str, &str, &[u8])) -> BTreeMap<String, Tally> {
     let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
     for path in files(folder) {
         let raw = BufReader::new(File::open(&path).unwrap());
@@ -144,7 +141,11 @@ pub fn table(tallies: &BTreeMap<String, Tally>) -> String {
     let words = |counts: &BTreeMap<&str, u64>| {
         let each = counts.iter().map(|(why, count)| format!("{why} {count}"));
         let text = each.collect::<Vec<_>>().join(", ");
-        if text.is_empty() { "-".to_owned() } else { text }
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            text
+        }
     };
     let mut out = String::from(
         "| source | records | uses | by exact id | skipped | rejected | unaccounted |\n|---|---:|---:|---:|---|---|---:|\n",

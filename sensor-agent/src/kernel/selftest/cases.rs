@@ -1,7 +1,7 @@
 //! The cases: one entry each.
 
 mod evasions;
-mod reach;
+pub(super) mod reach;
 
 use std::{
     fs,

@@ -45,6 +45,7 @@ pub(super) fn act(act: &str, arg: &str) -> Option<Done> {
         "raw-ip" => raw_ip(),
         "resolve" => resolve(arg),
         "resolve-tcp" => resolve_over_tcp(arg),
+        "tour" => tour(arg),
         _ => return None,
     })
 }
@@ -124,18 +125,19 @@ fn call(request: libc::c_uint, child: Pid) -> io::Result<()> {
     Ok(())
 }
 
+/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`.
+#[repr(C)]
+struct Attr {
+    prog_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    rest: [u64; 5],
+}
+
 /// Loads `r0 = 0; exit` as a socket filter.
 fn load_program() -> Done {
     let instructions: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
-    /// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`.
-    #[repr(C)]
-    struct Attr {
-        prog_type: u32,
-        instruction_count: u32,
-        instructions: u64,
-        license: u64,
-        rest: [u64; 5],
-    }
     let attr = Attr {
         prog_type: 1,
         instruction_count: 2,
@@ -220,5 +222,23 @@ fn resolve_over_tcp(server: &str) -> Done {
     message.extend_from_slice(QUESTION);
     stream.write_all(&message)?;
     stream.read_exact(&mut [0; 16])?;
+    Ok(())
+}
+
+/// One after the other what makes each kind of fact. `arg` is `home|resolver|address|pid`.
+fn tour(arg: &str) -> Done {
+    let [home, resolver, address, pid] = arg.split('|').collect::<Vec<_>>()[..] else {
+        return Err("want home|resolver|address|pid".into());
+    };
+    std::fs::read(format!("{home}/.aws/credentials"))?;
+    UnixStream::connect(format!("{home}/.docker/run/docker.sock"))?;
+    UnixStream::connect(format!("{home}/.ssh/agent/s"))?;
+    resolve(resolver)?;
+    TcpStream::connect(address)?;
+    first_byte(&format!("/proc/{pid}/environ"))?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let caller = TcpStream::connect(listener.local_addr()?)?;
+    listener.accept()?;
+    drop(caller);
     Ok(())
 }

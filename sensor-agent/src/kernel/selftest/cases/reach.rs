@@ -207,17 +207,17 @@ fn unix_receiver(path: &Path) -> io::Result<Prepared> {
 /// An address of the loopback net that nobody else uses, at the port of resolvers.
 const RESOLVER: &str = "127.42.0.53:53";
 
-/// The question with the bits of an answer, and the address 192.0.2.7 (RFC 1035, 4.1.3).
+/// The question with the bits of an answer, and the address 127.42.0.7 (RFC 1035, 4.1.3).
 fn answer() -> Vec<u8> {
     let mut message = QUESTION.to_vec();
     if let Some(counts) = message.get_mut(2..8) {
         counts.copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
     }
-    message.extend_from_slice(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x07");
+    message.extend_from_slice(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\x7f\x2a\x00\x07");
     message
 }
 
-fn resolver() -> io::Result<Prepared> {
+pub(in crate::kernel::selftest) fn resolver() -> io::Result<Prepared> {
     let socket = UdpSocket::bind(RESOLVER)?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     let helper = std::thread::spawn(move || {
