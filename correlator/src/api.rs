@@ -1,8 +1,9 @@
 //! The REST API and its OpenAPI document.
 //!
 //! Architecture invariants:
+//! - AP-5: `/scim/v2` has a token of its own: a directory can write people and read no alert.
 //! - AP-1: the API reads; it writes only imports of permissions and people, which replace what was
-//!   imported before and judge nothing.
+//!   imported before and judge nothing, and records (`POST /v1/records`), as a source does.
 //! - AP-2: everything under `/v1` needs the bearer token; `/healthz` and `/openapi.json` say
 //!   nothing about the installation.
 //! - AP-3: requests with a foreign Host header are refused: a web page cannot reach the API by
@@ -16,11 +17,14 @@ mod guard;
 mod imports;
 mod owners;
 mod problem;
+mod records;
+pub mod scim;
 mod sensors;
 mod status;
 mod stream;
 pub mod token;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -79,6 +83,7 @@ pub struct ApiState(Arc<Inner>);
 struct Inner {
     handle: Handle,
     sources: Vec<Intake>,
+    dead_letters: PathBuf,
     more: MoreCounters,
     token: ApiToken,
     hosts: Vec<String>,
@@ -86,6 +91,10 @@ struct Inner {
     requests: Semaphore,
     streams: Arc<Semaphore>,
     stop: CancellationToken,
+    /// The token of a directory that provisions people; without it nobody does.
+    scim: Option<ApiToken>,
+    /// One SCIM change at a time: each reads what it changes.
+    scim_writes: tokio::sync::Mutex<()>,
 }
 
 impl ApiState {
@@ -94,7 +103,7 @@ impl ApiState {
     #[must_use]
     pub fn new(
         handle: Handle,
-        sources: Vec<Intake>,
+        (sources, dead_letters): (Vec<Intake>, PathBuf),
         more: MoreCounters,
         token: ApiToken,
         hosts: Vec<String>,
@@ -103,6 +112,7 @@ impl ApiState {
         Self(Arc::new(Inner {
             handle,
             sources,
+            dead_letters,
             more,
             token,
             hosts,
@@ -110,7 +120,18 @@ impl ApiState {
             requests: Semaphore::new(MAX_REQUESTS),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             stop,
+            scim: None,
+            scim_writes: tokio::sync::Mutex::new(()),
         }))
+    }
+
+    /// Lets a directory provision people with this token. Before the state is shared.
+    #[must_use]
+    pub fn with_scim(mut self, token: ApiToken) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.scim = Some(token);
+        }
+        self
     }
 }
 
@@ -166,6 +187,7 @@ fn open_router() -> OpenApiRouter<ApiState> {
         .routes(routes!(owners::owners_of))
         .routes(routes!(sensors::list_sensors))
         .routes(routes!(status::get_status))
+        .routes(routes!(records::post_records))
 }
 
 /// The OpenAPI document, as committed in `docs/openapi.json`.
@@ -192,6 +214,7 @@ pub fn router(state: ApiState) -> Router {
         guard::require_token,
     ))
     .merge(open)
+    .merge(scim::router(&state))
     .fallback(|| async { Problem::of(ErrorCode::NotFound, "no such path; see /openapi.json") })
     .method_not_allowed_fallback(|| async {
         Problem::of(

@@ -7,6 +7,7 @@ mod bench;
 mod client;
 mod commands;
 mod graph;
+mod import;
 mod lists;
 mod owners;
 mod render;
@@ -51,6 +52,11 @@ enum Command {
     /// Sensors: what each sees, how far behind it is
     #[command(subcommand)]
     Sensor(SensorCommand),
+    /// Sources of cloud-side uses: what each has brought, how late it is
+    #[command(subcommand)]
+    Source(SourceCommand),
+    /// Take log files in, once
+    Import(import::ImportArgs),
     /// Counts, sizes and sources
     Status(Client),
     /// Apply recorded inputs (one JSON object a line) and print what follows from them
@@ -144,6 +150,14 @@ enum CredentialCommand {
 enum SensorCommand {
     /// Every sensor
     List(Client),
+}
+
+#[derive(Debug, Subcommand)]
+enum SourceCommand {
+    /// Every configured source
+    List(Client),
+    /// Make a token for a source that is pushed to, and its hash for the settings
+    Token,
 }
 
 /// Which correlator to ask.

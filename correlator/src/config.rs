@@ -173,6 +173,21 @@ impl Config {
         Ok(config)
     }
 
+    /// Where notes of refused records go.
+    #[must_use]
+    pub fn dead_letters(&self) -> PathBuf {
+        self.data_dir.join("dead-letters")
+    }
+
+    /// What the runner needs to know.
+    #[must_use]
+    pub fn runner_options(&self) -> crate::runner::Options {
+        crate::runner::Options {
+            settings: self.join.clone(),
+            log_days: self.log_days,
+        }
+    }
+
     /// The sources, with the one that `cloudtrail_dir` is short for.
     #[must_use]
     pub fn all_sources(&self) -> Vec<SourceConfig> {

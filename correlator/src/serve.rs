@@ -89,6 +89,8 @@ impl Server {
         let running = restore(&config, Arc::clone(&counters)).await?;
         let handle = running.handle.clone();
         let token = ApiToken::load_or_create(&config.data_dir)?;
+        let scim_token =
+            ApiToken::load_or_create_file(&config.data_dir.join(api::scim::TOKEN_FILE))?;
         let stop = CancellationToken::new();
         let ingest = Ingest::start(ingest_config(&config), Arc::new(handle.clone())).await?;
         let ingest_address = ingest.address();
@@ -98,12 +100,13 @@ impl Server {
         let sources = sources::start(&config, &handle, &stop).await?;
         let state = ApiState::new(
             handle.clone(),
-            sources.intakes.clone(),
+            (sources.intakes.clone(), config.dead_letters()),
             more_counters(Arc::clone(&shared_ingest), sources.intakes),
             token,
             api_hosts(&config),
             stop.clone(),
-        );
+        )
+        .with_scim(scim_token);
         let (api, api_task) = serve_api(config.listen_api, state, stop.clone()).await?;
         let pulse = {
             let (handle, stop) = (handle.clone(), stop.clone());
@@ -183,10 +186,7 @@ impl Server {
 /// Opens the store and replays what no snapshot covers, beside the async threads.
 async fn restore(config: &Config, counters: Arc<Counters>) -> Result<Running, ServeError> {
     let data_dir = config.data_dir.clone();
-    let options = runner::Options {
-        settings: config.join.clone(),
-        log_days: config.log_days,
-    };
+    let options = config.runner_options();
     tokio::task::spawn_blocking(move || {
         let store = Store::open(&data_dir)?;
         Ok(runner::start(store, options, counters)?)

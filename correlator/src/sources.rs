@@ -14,6 +14,7 @@ pub mod config;
 pub mod dead_letter;
 pub mod folder;
 mod frames;
+pub mod import;
 mod input;
 pub mod intake;
 pub mod poll;
@@ -27,6 +28,7 @@ pub mod tail;
 pub mod tally;
 pub mod tls;
 
+pub use input::plain;
 pub use intake::Intake;
 pub use start::{StartError, Started, start};
 pub use status::SourceStatus;

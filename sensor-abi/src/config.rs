@@ -123,6 +123,10 @@ abi_struct! {
         pub unix_address_name: u32,
         /// `sock_common.skc_family` in `sock`.
         pub sk_family: u32,
+        /// `sock_common.skc_state`.
+        pub sk_state: u32,
+        /// `sock_common.skc_cookie`.
+        pub sk_cookie: u32,
         /// `sock_common.skc_net.net`.
         pub sk_net: u32,
         /// `sock_common.skc_num`.
@@ -145,5 +149,5 @@ abi_struct! {
         pub tcp_bytes_received: u32,
         /// `tcp_sock.bytes_acked`.
         pub tcp_bytes_acked: u32,
-    } size 244;
+    } size 252;
 }

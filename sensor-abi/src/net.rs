@@ -15,6 +15,9 @@ pub const CONN_FAILED: u16 = 2;
 /// [`ConnOpen::state`]: the connection was taken in from a listening socket.
 pub const CONN_ACCEPTED: u16 = 3;
 
+/// [`ConnOpen::state`]: the connection was open already when its process became a holder.
+pub const CONN_FOUND: u16 = 4;
+
 /// Bytes of a unix socket's address: `sun_path` has 108, rounded up for the verifier.
 pub const UNIX_PATH_MAX: usize = 128;
 /// Bytes of a DNS message in one record; longer ones are cut.

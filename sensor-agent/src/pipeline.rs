@@ -157,7 +157,7 @@ impl Pipeline {
             KernelEvent::Exec(exec) => self.exec(*exec, out),
             KernelEvent::Exit { head, status } => self.exit(&head, status, out),
             KernelEvent::File(file) => self.file(&file, out),
-            KernelEvent::ConnOpen(conn) => self.opened(&conn, out),
+            KernelEvent::ConnOpen(conn) | KernelEvent::ConnFound(conn) => self.opened(&conn, out),
             KernelEvent::ConnFailed(_) => self.counters.failed_connections += 1,
             KernelEvent::ConnHello(hello) => {
                 let id = ConnectionId(hello.cookie);

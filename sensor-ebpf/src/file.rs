@@ -21,6 +21,7 @@ use crate::{
         Outcome, Ptr, Who, config, count, count_suppressed, current_task, current_tgid, emit,
         fill_header, in_scope, now, offs, read, read_ptr, start_of,
     },
+    found,
     maps::{RING_ACCESS, SEEN, TRACKED, WATCH_FILTER, WATCHED_DIRS, WATCHED_INODES},
     victim,
 };
@@ -237,6 +238,9 @@ fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
                 .map_or(0, <[u8]>::len);
             addr_of_mut!((*r).name_len).write(len as u32);
         });
+    }
+    if flags & FILE_HOLDER_NEW != 0 {
+        found::connections(&who);
     }
 }
 

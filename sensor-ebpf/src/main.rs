@@ -18,6 +18,7 @@
 
 mod ctx;
 mod file;
+mod found;
 mod maps;
 mod net;
 mod odd;

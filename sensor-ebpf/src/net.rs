@@ -28,12 +28,12 @@ use crate::{
     maps::{CONN, LISTENERS, PEERS, RING_NET, TRACKED},
 };
 
-const TCP_ESTABLISHED: i32 = 1;
+pub const TCP_ESTABLISHED: i32 = 1;
 const TCP_SYN_SENT: i32 = 2;
 const TCP_SYN_RECV: i32 = 3;
 const TCP_CLOSE: i32 = 7;
 const TCP_LISTEN: i32 = 10;
-const IPPROTO_TCP: u16 = 6;
+pub const IPPROTO_TCP: u16 = 6;
 const SOCK_STREAM: u32 = 1;
 
 /// A socket changes its state.
@@ -207,8 +207,9 @@ pub fn owner(conn: &Conn) -> Who {
     }
 }
 
+/// Records that a connection is there, or could not be made.
 #[inline(always)]
-fn emit_open(conn: &Conn, cookie: u64, state: u16) {
+pub fn emit_open(conn: &Conn, cookie: u64, state: u16) {
     // SAFETY: all fields are written.
     unsafe {
         emit::<ConnOpen>(&RING_NET, RecordKind::ConnOpen, |r| {
@@ -267,14 +268,16 @@ fn address(sk: Ptr, v4: usize, v6: usize, port: u16) -> Addr {
     }
 }
 
+/// This side of a socket.
 #[inline(always)]
-fn local_of(sk: Ptr) -> Addr {
+pub fn local_of(sk: Ptr) -> Addr {
     let port = read(sk, offs!(sk_num)).unwrap_or(0);
     address(sk, offs!(sk_rcv_saddr), offs!(sk_v6_rcv_saddr), port)
 }
 
+/// The other side of it.
 #[inline(always)]
-fn remote_of(sk: Ptr) -> Addr {
+pub fn remote_of(sk: Ptr) -> Addr {
     let port = u16::from_be(read(sk, offs!(sk_dport)).unwrap_or(0));
     address(sk, offs!(sk_daddr), offs!(sk_v6_daddr), port)
 }

@@ -209,6 +209,10 @@ pub fn on_egress(ctx: &SkBuffContext) {
         }
         let begin = segment.seq.wrapping_add(u32::from(segment.syn));
         let end = begin.wrapping_add(segment.payload_len);
+        // A connection that was found open: what it sent before is not known here.
+        if (*conn).next_seq == 0 {
+            (*conn).next_seq = begin;
+        }
         let fresh = end.wrapping_sub((*conn).next_seq);
         if fresh != 0 && fresh < 1 << 31 {
             (*conn).sent += u64::from(fresh);

@@ -34,9 +34,7 @@ const ACCESS_UNIX: u16 = 0x101;
 pub fn on_connected(fd: u64) {
     let Some(tracked) = tracked() else { return };
     let peer = file_of_fd(fd)
-        .filter(|file| is_socket(*file))
-        .and_then(|file| read_ptr(file, offs!(file_private)))
-        .and_then(|socket| read_ptr(socket, offs!(socket_sk)))
+        .and_then(socket_of)
         .filter(|sk| read::<u16>(*sk, offs!(sk_family)) == Some(AF_UNIX))
         .and_then(|sk| read_ptr(sk, offs!(unix_peer)));
     if let Some(peer) = peer {
@@ -68,11 +66,14 @@ fn tracked() -> Option<u64> {
     unsafe { TRACKED.get(current_tgid()) }.map(|t| t.start_ns)
 }
 
+/// The `struct sock` behind an open file, if that is a socket.
 #[inline(always)]
-fn is_socket(file: Ptr) -> bool {
-    read_ptr(file, offs!(file_inode))
-        .and_then(|inode| read::<u16>(inode, offs!(inode_mode)))
-        .is_some_and(|mode| mode & S_IFMT == S_IFSOCK)
+pub fn socket_of(file: Ptr) -> Option<Ptr> {
+    let inode = read_ptr(file, offs!(file_inode))?;
+    if read::<u16>(inode, offs!(inode_mode))? & S_IFMT != S_IFSOCK {
+        return None;
+    }
+    read_ptr(read_ptr(file, offs!(file_private))?, offs!(socket_sk))
 }
 
 #[inline(always)]

@@ -14,6 +14,7 @@ use crate::{
         in_scope, now, offs, read, read_ptr, start_of,
     },
     file::{hold, repeated},
+    found,
     maps::{RING_ACCESS, TRACKED},
 };
 
@@ -150,5 +151,8 @@ fn on_access(victim: &Victim, via: u32) {
             addr_of_mut!((*r).new_holder).write(new_holder);
             addr_of_mut!((*r).pad).write(0);
         });
+    }
+    if own.is_none() {
+        found::connections(&who);
     }
 }

@@ -73,6 +73,9 @@ fn read(
     let event_id = record.event_id.get();
     let Some(mut usage) = chain.usage(SourceKind::AwsCloudTrail.as_str(), event_id, time, cx)
     else {
+        if identity.account_id.get() == Some("ANONYMOUS_PRINCIPAL") {
+            return Ok(Parsed::skip(Skip::Anonymous));
+        }
         let by_service = is_type("AwsServiceEvent") || matches!(caller, Caller::Service { .. });
         return Ok(Parsed::skip(if by_service {
             Skip::ServiceEvent
@@ -170,6 +173,11 @@ fn ancestry(chain: Chain, record: &Record<'_>, identity: &Identity<'_>) -> Chain
             chain.then(name.and_then(|name| make::principal("aws", &name)))
         }
         (_, Some(arn)) => chain.then(make::principal("aws", arn)),
+        // IAM Identity Center before it had a type of its own.
+        ("Unknown" | "IdentityCenterUser", None) => {
+            let id = identity.principal_id.get().or(identity.user_name.get());
+            chain.then(id.and_then(|id| make::principal("aws-identity-center", id)))
+        }
         (_, None) => {
             // Seen from another account, a caller is known by its unique id only.
             let id = identity.principal_id.get().or(issuer);

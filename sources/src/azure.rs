@@ -83,6 +83,8 @@ struct Record<'d> {
     doc: &'d Doc<'d>,
     properties: Option<Doc<'d>>,
     identity: Option<Doc<'d>>,
+    /// Log Analytics' column of the Activity log.
+    claims: Option<Doc<'d>>,
 }
 
 impl<'d> Record<'d> {
@@ -91,6 +93,7 @@ impl<'d> Record<'d> {
             doc,
             properties: doc.get("properties").embedded(),
             identity: doc.get("identity").embedded(),
+            claims: doc.get("claims").embedded(),
         }
     }
 
@@ -113,7 +116,9 @@ impl<'d> Record<'d> {
     /// The operation's name: a text, or `{value, localizedValue}` as the REST API has it.
     fn operation(&self) -> Option<&str> {
         let name = self.doc.get("operationName");
-        name.text().or_else(|| name.get("value").text())
+        name.text()
+            .or_else(|| name.get("value").text())
+            .or_else(|| self.doc.get("OperationNameValue").text())
     }
 
     fn time(&self) -> Option<Timestamp> {
@@ -152,6 +157,7 @@ impl<'d> Record<'d> {
             self.doc.get("claims"),
         ]
         .into_iter()
+        .chain(&self.claims)
         .find(|claims| claims.is_object())
     }
 }
@@ -181,14 +187,29 @@ fn claimed(chain: Chain, claims: &Doc<'_>) -> Chain {
         .then(account(object))
         .then(account(person));
     // An application that acts for a person is the same for everybody (the Azure CLI's id): it is
-    // an account only where it acts for itself.
-    let for_itself = claim(&["idtyp"]) == Some("app") || person.is_none();
-    chain.then(account(claim(&["appid", "azp"]).filter(|_| for_itself)))
+    // an account only where it acts for itself, or where there is nothing else.
+    let for_itself = match claim(&["idtyp"]) {
+        Some(kind) => kind == "app",
+        None => person.is_none() && object.is_some() && claim(&["appidacr"]) != Some("0"),
+    };
+    let application = claim(&["appid", "azp"]).filter(|_| for_itself || chain.is_empty());
+    chain.then(account(application))
 }
 
-/// An account in Entra, unless it is the placeholder for none.
+/// Microsoft's own programs, through which everybody signs in: Azure CLI, Azure PowerShell, Visual
+/// Studio Code, the portal, Microsoft Office.
+const EVERYBODYS: [&str; 5] = [
+    "04b07795-8ddb-461a-bbee-02f9e1bf7b46",
+    "1950a258-227b-4e31-a9cf-717495945fc2",
+    "aebc6443-996d-45c2-90f0-388ff96faa56",
+    "c44b4083-3bb0-49c1-b47d-974e53cbdf3c",
+    "d3590ed6-52b3-4102-aeff-aad2292ab01c",
+];
+
+/// An account in Entra, unless it is the placeholder for none, or a program of everybody's.
 fn account(id: Option<&str>) -> Option<keytrail_model::credential::CredentialId> {
-    let id = id.filter(|id| *id != "00000000-0000-0000-0000-000000000000")?;
+    let nobody = |id: &&str| *id == "00000000-0000-0000-0000-000000000000";
+    let id = id.filter(|id| !nobody(id) && !EVERYBODYS.contains(id))?;
     make::principal("entra", id)
 }
 

@@ -92,7 +92,7 @@ fn as_json<'a>(value: &'a Doc<'_>) -> Option<Cow<'a, [u8]>> {
         Doc::Text(text) => {
             let text = text.trim();
             text.starts_with(['{', '['])
-                .then(|| Cow::Borrowed(text.as_bytes()))
+                .then_some(Cow::Borrowed(text.as_bytes()))
         }
         _ => None,
     }

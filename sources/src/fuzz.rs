@@ -62,6 +62,9 @@ pub fn framing(data: &[u8]) {
 }
 
 /// A mapping and a record, with a zero byte between them.
+///
+/// # Panics
+/// When uses are miscounted, or one is unbounded or cannot be read back.
 pub fn mapping(data: &[u8]) {
     let mut parts = data.splitn(2, |byte| *byte == 0);
     let text = String::from_utf8_lossy(parts.next().unwrap_or_default());

@@ -10,10 +10,11 @@ use crate::make::{self, Chain, Context, Found, Outcome, found};
 use crate::{Rejection, Skip, SourceKind, text};
 
 pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
-    let payload = match doc.get("protoPayload") {
-        Doc::Null => doc,
-        payload => payload,
-    };
+    // Cloud Logging's own name, and that of its tables in BigQuery.
+    let payload = ["protoPayload", "protopayload_auditlog"];
+    let payload = payload.iter().map(|name| doc.get(name));
+    let payload = payload.into_iter().find(|payload| payload.is_object());
+    let payload = payload.unwrap_or(doc);
     let who = payload.get("authenticationInfo");
     let named = payload.get("serviceName").text();
     let method = payload.get("methodName").text().or_else(|| {

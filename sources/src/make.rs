@@ -99,10 +99,13 @@ impl Chain {
 pub(crate) fn record_id(source: &str, id: Option<&str>, bytes: &[u8]) -> RecordId {
     RecordId(match id {
         Some(id) => {
-            let end = id
-                .char_indices()
-                .nth(MAX_ID)
-                .map_or(id.len(), |(end, _)| end);
+            let end = if id.len() > MAX_ID {
+                id.char_indices()
+                    .nth(MAX_ID)
+                    .map_or(id.len(), |(end, _)| end)
+            } else {
+                id.len()
+            };
             let mut text = String::with_capacity(source.len() + 1 + end);
             text.push_str(source);
             text.push(':');

@@ -145,32 +145,63 @@ pub(crate) fn struck_out(text: &str) -> Option<String> {
     struck.then_some(out)
 }
 
-/// A cheap look: is there anything that the slow look could find?
+/// A cheap look, once over the bytes: is there anything that the slow look could find?
 fn may_hold(text: &str) -> bool {
-    text.len() >= 12
-        && (text
-            .bytes()
-            .any(|b| matches!(b, b'=' | b'_' | b'-' | b'@' | b'.'))
-            || text.contains("eyJ")
-            || text.contains("AIza")
-            || text.contains("ABSK")
-            || text.contains("dapi")
-            || text.contains("ATATT3")
-            || text.contains(':'))
-        && (PREFIXES
-            .iter()
-            .any(|(prefix, more)| text.len() >= prefix.len() + more && text.contains(prefix))
-            || text.contains("PRIVATE KEY-----")
-            || text.contains("://")
-            || has_telling_name(text))
+    if text.len() < 8 {
+        return false;
+    }
+    let bytes = text.as_bytes();
+    // Where the word began that the present byte belongs to.
+    let mut word = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'=' | b':' => {
+                let before = text.get(word..at).unwrap_or_default();
+                let rest = bytes.get(at..).unwrap_or_default();
+                if is_telling(before) || (rest.starts_with(b"://") && rest.contains(&b'@')) {
+                    return true;
+                }
+                word = at + 1;
+            }
+            b'-' if at + 5 <= bytes.len() && bytes.get(at..at + 5) == Some(b"-----") => {
+                return true;
+            }
+            _ if BOUNDARIES.get(usize::from(*byte)) == Some(&true) => {
+                // `"password": "x"`: the quote comes before the colon.
+                if *byte == b'"' && is_telling(text.get(word..at).unwrap_or_default()) {
+                    return true;
+                }
+                word = at + 1;
+            }
+            _ if at == word && begins_token(text.get(at..).unwrap_or_default()) => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
-fn has_telling_name(text: &str) -> bool {
-    text.bytes().any(|b| matches!(b, b'=' | b':')) && {
-        let lower = text.to_ascii_lowercase();
-        NAMES.iter().any(|name| lower.contains(name))
-    }
+/// True when a token's prefix begins the text.
+fn begins_token(text: &str) -> bool {
+    let first = text.as_bytes().first();
+    PREFIXES
+        .iter()
+        .any(|(prefix, _)| prefix.as_bytes().first() == first && text.starts_with(prefix))
 }
+
+/// Bytes that end a word, by their value.
+static BOUNDARIES: [bool; 256] = {
+    let mut table = [false; 256];
+    let bytes = b" \t\r\n\x0b\x0c\"'=&?;,()/<>[]{}|:@";
+    let mut at = 0;
+    while at < bytes.len() {
+        #[expect(clippy::indexing_slicing, reason = "at compile time")]
+        {
+            table[bytes[at] as usize] = true;
+        }
+        at += 1;
+    }
+    table
+};
 
 fn is_boundary(c: char) -> bool {
     c.is_whitespace()
@@ -216,12 +247,21 @@ fn looks_random(text: &str) -> bool {
 }
 
 fn is_telling(word: &str) -> bool {
-    let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    let lower = word.to_ascii_lowercase();
+    let word = word
+        .trim_end_matches(|c: char| !c.is_ascii_alphanumeric())
+        .as_bytes();
+    // Every name ends in one of these; most words do not.
+    let last = word.last().map(u8::to_ascii_lowercase);
+    if !matches!(last, Some(b'd' | b't' | b'y' | b'n' | b'e' | b'g')) {
+        return false;
+    }
     NAMES.iter().any(|name| {
-        lower
-            .strip_suffix(name)
-            .is_some_and(|before| before.is_empty() || before.ends_with(['_', '-', '.', '$']))
+        let Some(start) = word.len().checked_sub(name.len()) else {
+            return false;
+        };
+        let (before, end) = word.split_at(start);
+        end.eq_ignore_ascii_case(name.as_bytes())
+            && before.last().is_none_or(|b| !b.is_ascii_alphanumeric())
     })
 }
 

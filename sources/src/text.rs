@@ -17,10 +17,12 @@ pub const MAX_TEXT: usize = 512;
 /// A text as it may be kept: at most [`MAX_TEXT`] characters, secrets struck out.
 #[must_use]
 pub fn kept(text: &str) -> String {
-    let capped = match text.char_indices().nth(MAX_TEXT) {
-        Some((end, _)) => text.get(..end).unwrap_or_default(),
-        None => text,
+    let end = if text.len() > MAX_TEXT {
+        text.char_indices().nth(MAX_TEXT).map(|(end, _)| end)
+    } else {
+        None
     };
+    let capped = end.and_then(|end| text.get(..end)).unwrap_or(text);
     secret::struck_out(capped).unwrap_or_else(|| capped.to_owned())
 }
 

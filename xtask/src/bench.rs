@@ -7,6 +7,7 @@ mod join;
 mod load;
 mod pipeline;
 mod sensor;
+mod sources;
 mod stand;
 
 use std::fs;
@@ -47,6 +48,8 @@ enum What {
     Alert,
     /// Inputs a second, time and memory of the join alone, at two sizes
     Join,
+    /// Records a second and memory of each source's parser, on one core
+    Sources,
 }
 
 impl What {
@@ -56,13 +59,14 @@ impl What {
             Self::Pipeline => "pipeline",
             Self::Alert => "alert",
             Self::Join => "join",
+            Self::Sources => "sources",
         }
     }
 }
 
 pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
-    // The join needs neither the BPF toolchain nor the products.
-    if !matches!(args.what, What::Join) {
+    // The join and the parsers need neither the BPF toolchain nor the products.
+    if !matches!(args.what, What::Join | What::Sources) {
         setup::ensure(ws, ui, Purpose::Up)?;
         products::build(ws, ui)?;
     }
@@ -71,6 +75,7 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
         What::Pipeline => pipeline::measure(ws, ui, args.rounds)?,
         What::Alert => alert(ws, ui, args.rounds)?,
         What::Join => join::measure(ws, ui)?,
+        What::Sources => sources::measure(ws, ui, args.rounds)?,
     };
     let name = args.what.name();
     let report = format!(

@@ -11,6 +11,7 @@
 mod bench;
 mod children;
 mod cmd;
+mod corpora;
 mod demo;
 mod dist;
 mod lint;
@@ -55,6 +56,8 @@ enum Task {
     /// The workload of the benchmarks
     #[command(hide = true)]
     BenchLoad(bench::Load),
+    /// Read the recorded logs in ../shared/corpora and count what became of every record
+    Corpora(corpora::Args),
     /// Check format and lints
     Lint,
     /// Check licences and advisories of the dependencies (needs cargo-deny)
@@ -87,6 +90,7 @@ fn run(task: Task, ui: &Ui) -> anyhow::Result<ExitCode> {
         Task::Vm(args) => vm::run(&ws, ui, &args),
         Task::Bench(args) => bench::run(&ws, ui, &args).map(done),
         Task::BenchLoad(load) => bench::load(&load).map(done),
+        Task::Corpora(args) => corpora::run(&ws, ui, &args).map(done),
         Task::Lint => lint::run(&ws, ui).map(done),
         Task::Deny => lint::deny(&ws, ui).map(done),
         Task::Dist => dist::run(&ws, ui).map(done),

@@ -62,7 +62,15 @@ impl ApiToken {
     /// # Errors
     /// When the file is unusable.
     pub fn load_or_create(data_dir: &Path) -> Result<Self, TokenError> {
-        let path = data_dir.join(FILE_NAME);
+        Self::load_or_create_file(&data_dir.join(FILE_NAME))
+    }
+
+    /// Reads this token file, makes it when absent.
+    ///
+    /// # Errors
+    /// When the file is unusable.
+    pub fn load_or_create_file(path: &Path) -> Result<Self, TokenError> {
+        let path = path.to_owned();
         match read(&path) {
             Err(TokenError::File { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound =>
@@ -119,6 +127,6 @@ pub fn read(path: &Path) -> Result<String, TokenError> {
 }
 
 /// 244 random bits from the system's generator, as text.
-fn fresh() -> String {
+pub(crate) fn fresh() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }

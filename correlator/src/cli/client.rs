@@ -56,9 +56,17 @@ impl Api {
         if let Some(last) = last_event {
             request = request.header("last-event-id", last.to_string());
         }
-        let mut response = request
+        let response = request
             .call()
             .with_context(|| format!("{url}: no answer; is the correlator running there?"))?;
+        Self::good(&url, response)
+    }
+
+    /// The response, unless it tells of a problem.
+    fn good(
+        url: &str,
+        mut response: ureq::http::Response<ureq::Body>,
+    ) -> Result<ureq::http::Response<ureq::Body>> {
         if response.status().is_success() {
             return Ok(response);
         }
@@ -67,6 +75,21 @@ impl Api {
             Ok(problem) => bail!("{}: {}", problem.title, problem.detail),
             Err(_) => bail!("{url} answered {status}"),
         }
+    }
+
+    /// Sends records; the answer.
+    pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T> {
+        let url = format!("{}{path}", self.base);
+        let response = Self::agent(Some(Duration::from_secs(60)))
+            .post(&url)
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/x-ndjson")
+            .send(body)
+            .with_context(|| format!("{url}: no answer; is the correlator running there?"))?;
+        Self::good(&url, response)?
+            .body_mut()
+            .read_json()
+            .with_context(|| format!("{path}: an answer of another version?"))
     }
 
     /// One answer.

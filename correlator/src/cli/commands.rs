@@ -5,10 +5,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use keytrail_join::Lineage;
 use keytrail_model::alert::Alert;
+use sha2::{Digest as _, Sha256};
 
 use super::client::Api;
 use super::style::{Style, print};
-use super::{AlertCommand, Client, CredentialCommand, SensorCommand, lists, owners, render_alert};
+use super::{
+    AlertCommand, Client, CredentialCommand, SensorCommand, SourceCommand, lists, owners,
+    render_alert,
+};
 use crate::api::{AlertList, AlertView, CredentialList, SensorList, Status};
 
 /// Pause before a broken stream is opened again.
@@ -101,6 +105,23 @@ pub(super) fn sensor(command: &SensorCommand) -> Result<()> {
     let SensorCommand::List(client) = command;
     let list: SensorList = Api::new(client)?.get("/v1/sensors")?;
     Ok(print(&lists::sensors(&list, Style::detect()))?)
+}
+
+pub(super) fn source(command: &SourceCommand) -> Result<()> {
+    match command {
+        SourceCommand::List(client) => {
+            let status: Status = Api::new(client)?.get("/v1/status")?;
+            Ok(print(&lists::sources(&status.sources, Style::detect()))?)
+        }
+        SourceCommand::Token => {
+            let token = crate::api::token::fresh();
+            let hash = crate::hex::encode(&Sha256::digest(token.as_bytes()));
+            Ok(print(&format!(
+                "give the sender this token; it is shown once and kept nowhere:\n  {token}\n\
+                 and write its hash into the source's settings:\n  token_sha256 = \"{hash}\"\n"
+            ))?)
+        }
+    }
 }
 
 pub(super) fn status(client: &Client) -> Result<()> {

@@ -9,6 +9,7 @@ use keytrail_model::text::shown;
 use super::Style;
 use super::render::{call, caller, time, verdict};
 use crate::api::{AlertList, CredentialList, SensorList, SensorView, Status};
+use crate::sources::SourceStatus;
 
 /// Writing to a String cannot fail.
 macro_rules! put {
@@ -281,7 +282,27 @@ pub(super) fn status(status: &Status, style: Style) -> String {
         store.database_bytes,
         store.wal_bytes
     );
-    for source in &status.sources {
+    out.push_str(&sources(&status.sources, style));
+    put!(out, "\n{}", style.head("Since start"));
+    for counter in status.counters.iter().filter(|c| c.value > 0) {
+        put!(
+            out,
+            "{:>12}  {}: {}",
+            counter.value,
+            shown(&counter.name, 60),
+            style.faint(shown(&counter.meaning, 300))
+        );
+    }
+    out
+}
+
+/// Sources, each with what it has brought.
+pub(super) fn sources(all: &[SourceStatus], style: Style) -> String {
+    let mut out = String::new();
+    if all.is_empty() {
+        return "no source of cloud-side uses is configured\n".to_owned();
+    }
+    for source in all {
         let state = if source.watching {
             style.good("watching")
         } else {
@@ -289,12 +310,30 @@ pub(super) fn status(status: &Status, style: Style) -> String {
         };
         put!(
             out,
-            "{} {state} {}",
-            shown(&source.source, 40),
+            "{} ({}, {}) {state} {}",
+            style.head(shown(&source.name, 40)),
+            shown(&source.source, 64),
+            shown(&source.via, 20),
             shown(&source.folder, 300)
         );
         if let Some(problem) = &source.problem {
             put!(out, "  {}", style.warn(shown(problem, 400)));
+        }
+        let lag = match (source.newest_event, source.lag_seconds) {
+            (Some(newest), Some(lag)) => format!("newest of {}, {lag} s behind", time(newest)),
+            _ => "nothing yet".to_owned(),
+        };
+        put!(
+            out,
+            "  {} records, {} uses, {} seen before; {lag}",
+            source.records,
+            source.uses,
+            source.duplicates
+        );
+        for (what, reasons) in [("no use", &source.skipped), ("refused", &source.rejected)] {
+            for (reason, n) in reasons {
+                put!(out, "  {what}: {n} {}", shown(reason, 60));
+            }
         }
         for file in &source.unfinished {
             let mark = if file.stuck { "STUCK" } else { "waits" };
@@ -305,16 +344,6 @@ pub(super) fn status(status: &Status, style: Style) -> String {
                 shown(&file.reason, 300)
             );
         }
-    }
-    put!(out, "\n{}", style.head("Since start"));
-    for counter in status.counters.iter().filter(|c| c.value > 0) {
-        put!(
-            out,
-            "{:>12}  {}: {}",
-            counter.value,
-            shown(&counter.name, 60),
-            style.faint(shown(&counter.meaning, 300))
-        );
     }
     out
 }

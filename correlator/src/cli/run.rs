@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Command, ExportArgs, ServeArgs, bench, commands, graph, owners, scenario, simulate, style,
+    Command, ExportArgs, ServeArgs, bench, commands, graph, import, owners, scenario, simulate,
+    style,
 };
 use crate::config::{Config, Flags};
 use crate::serve::Server;
@@ -23,6 +24,11 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Graph(command) => graph::run(command),
         Command::Owners(command) => owners::run(command),
         Command::Sensor(command) => commands::sensor(&command),
+        Command::Source(command) => commands::source(&command),
+        Command::Import(args) => {
+            log_to_stderr("warn");
+            import::run(args)
+        }
         Command::Status(client) => commands::status(&client),
         Command::Replay(args) => {
             if args.record {

@@ -106,7 +106,7 @@ pub struct SourceConfig {
     /// The organisation that principals belong to, where records do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// The mapping file of a generic source.
+    /// The mapping file of a source of kind `mapped`, or the name of one that comes with Keytrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapping: Option<PathBuf>,
 }
@@ -255,21 +255,36 @@ impl SourceConfig {
     }
 
     fn mapping(&self, kind: SourceKind) -> Result<Option<Mapping>, String> {
-        let Some(path) = &self.mapping else {
-            return match kind {
-                SourceKind::Mapped => Err("`mapping` must name the mapping file".to_owned()),
-                _ => Ok(None),
-            };
+        let given = match (&self.mapping, kind) {
+            (Some(given), SourceKind::Mapped) => given,
+            (None, SourceKind::Mapped) => {
+                return Err(format!(
+                    "`mapping` must name a mapping file, or one of {}",
+                    shipped()
+                ));
+            }
+            (None, _) => return Ok(None),
+            (Some(_), _) => {
+                return Err("`mapping` goes with kind = \"mapped\" only".to_owned());
+            }
         };
-        let shown = path.display();
-        let size = std::fs::metadata(path).map_err(|e| format!("`mapping` {shown}: {e}"))?;
-        if size.len() > MAX_MAPPING {
-            return Err(format!(
-                "`mapping` {shown}: larger than {MAX_MAPPING} bytes"
-            ));
+        if let Some(mapping) = given.to_str().and_then(Mapping::shipped) {
+            return Ok(Some(mapping));
         }
-        let text = std::fs::read_to_string(path).map_err(|e| format!("`mapping` {shown}: {e}"))?;
-        Err(format!("`mapping` {shown}: {}", text.len()))
+        let path = given.display();
+        let wrong = |e: std::io::Error| {
+            format!(
+                "`mapping` {path}: {e}; it is a file, or one of {}",
+                shipped()
+            )
+        };
+        if std::fs::metadata(given).map_err(wrong)?.len() > MAX_MAPPING {
+            return Err(format!("`mapping` {path}: larger than {MAX_MAPPING} bytes"));
+        }
+        let text = std::fs::read_to_string(given).map_err(wrong)?;
+        Mapping::from_toml(&text)
+            .map(Some)
+            .map_err(|e| format!("`mapping` {path}: {e}"))
     }
 
     /// Settings given, and those that this delivery knows.
@@ -388,6 +403,11 @@ impl SourceConfig {
             _ => Err("TLS needs both `tls_cert` and `tls_key`".to_owned()),
         }
     }
+}
+
+/// Mappings that come with Keytrail, for people.
+fn shipped() -> String {
+    Mapping::shipped_names().collect::<Vec<_>>().join(", ")
 }
 
 /// Prepares all sources of a configuration.

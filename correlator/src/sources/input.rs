@@ -16,7 +16,7 @@ const CHUNK: usize = 64 << 10;
 ///
 /// # Errors
 /// When its beginning cannot be read.
-pub(super) fn plain<'a>(raw: impl BufRead + 'a) -> Result<Box<dyn BufRead + 'a>> {
+pub fn plain<'a>(raw: impl BufRead + 'a) -> Result<Box<dyn BufRead + 'a>> {
     plain_up_to(raw, MAX_BYTES)
 }
 

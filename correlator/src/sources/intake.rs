@@ -111,7 +111,7 @@ impl Intake {
         let status = StatusCell::default();
         status.update(|status| {
             status.name = name.to_owned();
-            status.source = parser.0.as_str().to_owned();
+            status.source = parser.1.source_name().to_owned();
             status.via = via.to_owned();
             status.folder = place;
         });
@@ -187,6 +187,11 @@ impl Intake {
         self.0.tally.view(&self.0.name, self.0.via == "folder")
     }
 
+    /// Cuts what has no envelope of the delivery's any more.
+    pub(super) fn records<R: BufRead>(&self, input: R) -> Records<R> {
+        Records::framed(input, self.0.parser.framing())
+    }
+
     /// Whether `cut` has the shape of this source's records at all; counts nothing.
     pub(super) fn objection(&self, cut: &Cut<'_>) -> Option<Rejection> {
         match cut {
@@ -230,6 +235,9 @@ impl Intake {
         if parsed.derived_id {
             tally.derived_id.one();
         }
+        if parsed.masked_id {
+            tally.masked_id.one();
+        }
         if parsed.unknown_version {
             tally.unknown_version.one();
         }
@@ -268,7 +276,7 @@ impl Intake {
         let cut = input::plain(body)
             .map_err(FramingError::Read)
             .and_then(|plain| {
-                let mut records = Records::new(plain);
+                let mut records = self.records(plain);
                 while let Some(cut) = records.next_record()? {
                     let index = taken.records;
                     self.take(Origin { place, index }, &cut, out, taken);
@@ -300,7 +308,7 @@ impl Intake {
             self.take(origin, &Cut::Record(line), out, taken);
             return;
         }
-        let mut records = Records::new(line);
+        let mut records = self.records(line);
         loop {
             match records.next_record() {
                 Ok(Some(cut)) => self.take(origin, &cut, out, taken),

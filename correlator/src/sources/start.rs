@@ -69,7 +69,7 @@ pub async fn start(
         tasks: Vec::new(),
     };
     let mut targets = Vec::new();
-    let dead_letters = config.data_dir.join("dead-letters");
+    let dead_letters = config.dead_letters();
     for source in sources {
         let intake = Intake::new(
             &source.name,

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use keytrail_sources::Rejection;
 use keytrail_sources::framing::Cut;
+use keytrail_sources::{Rejection, SourceKind};
 use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
@@ -43,20 +43,18 @@ pub(super) async fn pump(
         index += 1;
         match frame {
             Ok(Frame::Message(message)) => {
-                let body = match framing {
-                    Framing::Lines => message,
-                    Framing::Syslog => syslog::body(message),
-                };
-                intake.take_line(origin, body, &mut uses, &mut taken);
+                intake.take_line(
+                    origin,
+                    body(intake, framing, message),
+                    &mut uses,
+                    &mut taken,
+                );
             }
             Ok(Frame::TooLarge) => intake.take(origin, &Cut::TooLarge, &mut uses, &mut taken),
             Ok(Frame::End) => break Ok(()),
             // A last line without its line feed is whole more often than not; its parser decides.
             Ok(Frame::Torn(message)) => {
-                let message = match framing {
-                    Framing::Lines => message,
-                    Framing::Syslog => syslog::body(message),
-                };
+                let message = body(intake, framing, message);
                 if message.is_empty() {
                     intake.refuse(origin, Rejection::BadJson, message, &mut taken);
                 } else {
@@ -75,6 +73,15 @@ pub(super) async fn pump(
     };
     commit(intake, uses, stop).await;
     ended.map(|()| taken)
+}
+
+/// The record in a message.
+fn body<'a>(intake: &Intake, framing: Framing, message: &'a [u8]) -> &'a [u8] {
+    match framing {
+        // CyberArk's records have no other time than their header's.
+        Framing::Syslog if intake.kind() != SourceKind::CyberArk => syslog::body(message),
+        Framing::Syslog | Framing::Lines => message,
+    }
 }
 
 /// Commits, as often as it takes; false when the correlator stops before it succeeds.

@@ -5,10 +5,12 @@
 //! hash of its first bytes, since inodes are used again.
 //!
 //! - rename and create (logrotate's default): the old file is read to its end, then the new one
-//!   from its start; if that happened while nobody read, the old one is looked for beside it;
-//! - copy and truncate: the file that became shorter, or whose first bytes changed, is read from
-//!   its start. What was written between the last look and the cut is lost; such a rotation is
-//!   counted (`truncations`).
+//!   from its start; files that were rotated away while nobody read are looked for beside it and
+//!   read in their order;
+//! - copy and truncate: a file that became shorter, or whose first bytes changed, is read from its
+//!   start, after the rest of its copy where that lies beside it.
+//!
+//! What is not found there (removed, or compressed already) is counted (`tail_lost`).
 
 mod position;
 
@@ -27,12 +29,14 @@ use super::frames::MAX_MESSAGE;
 use super::intake::{Intake, Origin, Progress, Taken};
 use crate::runner::RunnerError;
 use crate::store::{Cursor, StoreError};
-use position::{FileId, Position};
+use position::{FileId, Position, rotated_after};
 
 /// Time between two looks at a quiet file.
 const LOOK: Duration = Duration::from_millis(200);
 /// Pause after a failure.
 const AGAIN: Duration = Duration::from_secs(2);
+/// Files remembered as read to their end.
+const DONE: usize = 1000;
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
 
@@ -82,7 +86,11 @@ pub async fn follow(path: PathBuf, intake: Intake, stop: CancellationToken) {
                 if intake.status().fails(&error.to_string()) {
                     tracing::warn!(source = intake.name(), %error, "the file cannot be followed");
                 }
-                AGAIN
+                match error {
+                    // It may come, and be rotated, any time.
+                    TailError::File { .. } => LOOK,
+                    TailError::Runner(_) | TailError::Store(_) => AGAIN,
+                }
             }
             Err(panic) => {
                 tracing::error!(source = intake.name(), %panic, "following a file panicked");
@@ -110,6 +118,8 @@ struct Tail {
     /// A line larger than the limit is being skipped: so far it has been read.
     skipped_to: Option<u64>,
     lines: u64,
+    /// Files read to their end by this process.
+    done: Vec<FileId>,
 }
 
 impl Tail {
@@ -124,38 +134,59 @@ impl Tail {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(failed)?;
-        let id = FileId::of(&file).map_err(failed)?;
+        // Between a rename and the creation, the old file is where to go on.
+        let beside = || known.as_ref().and_then(|known| known.find_beside(path));
+        let (file, position) = match File::open(path) {
+            Ok(file) => {
+                let id = FileId::of(&file).map_err(failed)?;
+                (file, Position::start(id))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                beside().ok_or_else(|| failed(error))?
+            }
+            Err(error) => return Err(failed(error)),
+        };
         let mut tail = Self {
             path: path.to_owned(),
             place,
             intake,
             file,
-            position: Position::start(id),
+            position,
             skipped_to: None,
             lines: 0,
+            done: Vec::new(),
         };
-        let Some(known) = known else {
-            return Ok(tail);
-        };
-        if known.fits(&tail.file).map_err(failed)? {
-            tail.position = known;
-        } else if let Some(old) = known.find_beside(path) {
-            tail.intake.tally().rotations.one();
-            tail.file = old;
-            tail.position = known;
-        } else if known.file == id {
-            // The same file, but not the same content.
-            tail.intake.tally().truncations.one();
-        } else {
-            tail.intake.tally().tail_lost.one();
-            tracing::warn!(
-                path = tail.place,
-                "the file was rotated away while nobody read it, and the old one is not beside it: \
-                 records may be missing"
-            );
+        match known {
+            // Reading begins with this file: said before it can be rotated away unread.
+            None => tail.commit(Vec::new())?,
+            Some(known) if known == tail.position => {}
+            Some(known) if known.fits(&tail.file).map_err(failed)? => tail.position = known,
+            Some(known) => tail.replaced(&known, tail.position.file),
         }
         Ok(tail)
+    }
+
+    /// What had been read as far as `known` is there no more: `id` has taken its place. Goes on in
+    /// the rotated file, where it is found.
+    fn replaced(&mut self, known: &Position, id: FileId) {
+        let tally = self.intake.tally();
+        if known.file == id {
+            tally.truncations.one();
+        } else {
+            tally.rotations.one();
+        }
+        if let Some((old, position)) = known.find_beside(&self.path) {
+            self.file = old;
+            self.position = position;
+            return;
+        }
+        tally.tail_lost.one();
+        tracing::warn!(
+            path = self.place,
+            "the file was rotated away or cut, and the old one is not beside it: records may be \
+             missing"
+        );
+        self.position = Position::start(id);
     }
 
     fn failed(&self) -> impl Fn(std::io::Error) -> TailError + use<> {
@@ -170,8 +201,8 @@ impl Tail {
     fn look(&mut self) -> Result<bool, TailError> {
         let failed = self.failed();
         if !self.position.fits(&self.file).map_err(&failed)? {
-            self.intake.tally().truncations.one();
-            self.position = Position::start(FileId::of(&self.file).map_err(&failed)?);
+            let known = self.position.clone();
+            self.replaced(&known, FileId::of(&self.file).map_err(&failed)?);
             self.skipped_to = None;
         }
         let mut chunk = vec![0_u8; CHUNK];
@@ -210,13 +241,15 @@ impl Tail {
     fn after_end(&mut self, rest: &[u8], from: u64) -> Result<bool, TailError> {
         let failed = self.failed();
         let new = match File::open(&self.path) {
-            Ok(new) => new,
+            Ok(new) => Some(new),
             // Between the rename and the creation.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
-        let id = FileId::of(&new).map_err(&failed)?;
-        if id == self.position.file {
+        let ours = self.position.file;
+        if let Some(new) = &new
+            && FileId::of(new).map_err(&failed)? == ours
+        {
             return Ok(false);
         }
         // Written between the look and the rotation?
@@ -224,11 +257,18 @@ impl Tail {
         if size > from + rest.len() as u64 {
             return Ok(true);
         }
+        if self.done.len() >= DONE {
+            self.done.clear();
+        }
+        self.done.push(ours);
+        let Some(next) = rotated_after(&self.path, &self.file, &self.done).or(new) else {
+            return Ok(false);
+        };
         // Nobody will end the old file's last line any more.
         self.take(rest, from, true)?;
         self.intake.tally().rotations.one();
-        self.file = new;
-        self.position = Position::start(id);
+        self.position = Position::start(FileId::of(&next).map_err(&failed)?);
+        self.file = next;
         self.skipped_to = None;
         self.commit(Vec::new())?;
         Ok(true)

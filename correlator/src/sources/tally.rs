@@ -55,6 +55,7 @@ tally! {
     uses Always "Uses of credentials found in the records.",
     duplicates Always "Uses delivered again (same record id); ignored.",
     unknown_version Always "Records of a newer version than known; used, since their fields parsed. Look for a new release.",
+    masked_id Always "Records whose credential is masked or damaged; the use is joined by session or account instead.",
     derived_id Always "Records without an id of their own; known by the hash of their content instead.",
     dead_letter_failures Always "Refused records that could not be noted in the dead-letter file; still counted by reason.",
     files_done Folder "Files read to their end and recorded.",
@@ -76,8 +77,8 @@ tally! {
     frames_damaged Used "Messages whose framing was damaged; the connection was closed, senders connect again.",
     refused_inside Used "Records refused inside envelopes of several; the others in the envelope were used.",
     rotations Used "Times the file was replaced by a new one; the old one was read to its end first.",
-    truncations Used "Times the file was cut to start anew (copytruncate); what was written between the last look and the cut is lost.",
-    tail_lost Used "Times the file had been rotated away while nobody read it, and the old one was not found beside it: records may be missing.",
+    truncations Used "Times the file was cut to start anew (copy and truncate); the copy beside it was read to its end first.",
+    tail_lost Used "Times the file was rotated away or cut, and the old content was not found beside it: records may be missing.",
 }
 
 impl Tally {

@@ -13,6 +13,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod import;
 mod kill;
 mod poll;
 mod push;

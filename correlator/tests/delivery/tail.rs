@@ -87,6 +87,8 @@ async fn copy_and_truncate_starts_anew() {
     let (rig, path) = start(dir.path()).await;
     append(&path, &lines(0, 5));
     rig.reaches("uses_new", 5).await;
+    // Written between our last look and the copy, too.
+    append(&path, &lines(5, 7));
     std::fs::copy(&path, dir.path().join("audit.log.1")).unwrap();
     File::options()
         .write(true)
@@ -95,7 +97,7 @@ async fn copy_and_truncate_starts_anew() {
         .set_len(0)
         .unwrap();
     append(&path, &lines(100, 102));
-    rig.reaches("uses_new", 7).await;
+    rig.reaches("uses_new", 9).await;
     // Cut and written beyond where we were before anyone looks: told by the first bytes.
     let longer = lines(200, 220);
     let mut file = File::options()
@@ -104,8 +106,10 @@ async fn copy_and_truncate_starts_anew() {
         .open(&path)
         .unwrap();
     file.write_all(longer.as_bytes()).unwrap();
-    rig.reaches("uses_new", 27).await;
+    rig.reaches("uses_new", 29).await;
     assert_eq!(rig.counter("vault_truncations").await, 2);
+    // The second left no copy.
+    assert_eq!(rig.counter("vault_tail_lost").await, 1);
     assert_eq!(rig.counter("uses_duplicate").await, 0);
     rig.server.stop().await;
 }
@@ -128,10 +132,14 @@ async fn a_restart_goes_on_where_it_was_also_over_a_rotation() {
     rig.server.stop().await;
     append(&path, &lines(8, 10));
     std::fs::rename(&path, dir.path().join("audit.log.1")).unwrap();
-    append(&path, &lines(10, 14));
+    append(&path, &lines(10, 12));
+    // A second rotation unseen: both old files are read, in their order.
+    std::fs::rename(&path, dir.path().join("audit.log-20261124")).unwrap();
+    append(&path, &lines(12, 14));
     let (rig, _) = start(dir.path()).await;
     rig.reaches("uses_new", 6).await;
     assert_eq!(rig.counter("vault_records").await, 6);
+    assert_eq!(rig.counter("vault_tail_lost").await, 0);
     rig.server.stop().await;
     // The old file is gone: said, and the new one is read.
     let new = dir.path().join("new");

@@ -221,6 +221,8 @@ impl Btf {
             unix_addr: off("unix_sock.addr")?,
             unix_address_len: off("unix_address.len")?,
             unix_address_name: off("unix_address.name")?,
+            sk_state: sock("skc_state")?,
+            sk_cookie: sock("skc_cookie")?,
             sk_net: sock("skc_net.net")?,
             sk_family: sock("skc_family")?,
             sk_num: sock("skc_num")?,

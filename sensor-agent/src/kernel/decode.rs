@@ -267,6 +267,7 @@ fn conn_open(r: &net::ConnOpen) -> Result<KernelEvent, DecodeError> {
     match r.state {
         net::CONN_ESTABLISHED => Ok(KernelEvent::ConnOpen(conn)),
         net::CONN_FAILED => Ok(KernelEvent::ConnFailed(conn)),
+        net::CONN_FOUND => Ok(KernelEvent::ConnFound(conn)),
         net::CONN_ACCEPTED => Ok(KernelEvent::Accepted(conn)),
         _ => Err(DecodeError::Field("state")),
     }

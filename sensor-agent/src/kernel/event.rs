@@ -279,6 +279,8 @@ pub enum KernelEvent {
     File(FileEvent),
     /// A connection was established.
     ConnOpen(ConnEvent),
+    /// A connection that its process had open when it became a holder. The time is that of finding it.
+    ConnFound(ConnEvent),
     /// A connection could not be made.
     ConnFailed(ConnEvent),
     /// Part of a TLS ClientHello.
@@ -358,6 +360,7 @@ impl KernelEvent {
             Self::Exec(e) => &e.head,
             Self::File(e) => &e.head,
             Self::ConnOpen(e)
+            | Self::ConnFound(e)
             | Self::ConnFailed(e)
             | Self::Accepted(e)
             | Self::ConnClose { conn: e, .. } => &e.head,

@@ -294,8 +294,8 @@ pub const UNSEEN: &[(Option<Plan>, CoverageArea, &str, &str)] = &[
     (
         None,
         Network,
-        "connections made before tracking began",
-        "not hooked yet",
+        "connections of an agent that ran before the sensor, and names of connections found open",
+        "their handshake was before; what is sent over a found connection is seen",
     ),
     (
         None,

@@ -158,7 +158,7 @@ struct Response<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Key<'a> {
-    #[serde(borrow, alias = "accesskeyid", alias = "AccessKeyId")]
+    #[serde(borrow, alias = "AccessKeyId")]
     access_key_id: Text<'a>,
 }
 
@@ -166,7 +166,9 @@ struct Key<'a> {
 /// `GetRoleCredentials`.
 pub(super) fn minted(response: Option<&RawValue>) -> Option<CredentialId> {
     // Most responses hold no key, and some are long: look before reading.
-    let raw = response.filter(|raw| raw.get().contains("ccess"))?;
+    let may_hold =
+        |raw: &&RawValue| memchr::memmem::find(raw.get().as_bytes(), b"cessKey").is_some();
+    let raw = response.filter(may_hold)?;
     let response: Response<'_> = serde_json::from_str(raw.get()).ok()?;
     [
         &response.credentials.access_key_id,

@@ -149,12 +149,13 @@ impl Record<'_> {
         bytes: &[u8],
         then: impl FnOnce(&Record<'_>) -> T,
     ) -> Result<T, Rejection> {
-        match serde_json::from_slice::<Record<'_>>(bytes) {
-            Ok(record) if record.is_named() => return Ok(then(&record)),
-            Err(error) if !error.is_data() && std::str::from_utf8(bytes).is_ok() => {
-                return Err(Rejection::BadJson);
+        // Checked once for the whole record, not again for each of its texts.
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            match serde_json::from_str::<Record<'_>>(text) {
+                Ok(record) if record.is_named() => return Ok(then(&record)),
+                Err(error) if !error.is_data() => return Err(Rejection::BadJson),
+                _ => {}
             }
-            _ => {}
         }
         // Names in another case, twice, or bytes that are no UTF-8: rare, so it may be slow.
         let text = String::from_utf8_lossy(bytes);

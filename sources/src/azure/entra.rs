@@ -27,9 +27,8 @@ pub(super) fn sign_in(record: &Record<'_>, category: &str, cx: &Context<'_>) -> 
     let property = |name: &str| record.property(name);
     let time = make::time(property("createdDateTime")).or_else(|| record.time());
     let time = time.ok_or(Rejection::BadTime)?;
-    let outcome = match ended(record) {
-        Some(outcome) => outcome,
-        None => return Ok(Found::Skip(Skip::NotAuthenticated)),
+    let Some(outcome) = ended(record) else {
+        return Ok(Found::Skip(Skip::NotAuthenticated));
     };
     let exact = |kind, name: &str| property(name).text().and_then(|id| make::exact(kind, id));
     let key = [

@@ -26,6 +26,9 @@ enum Place {
 pub(super) struct State {
     place: Place,
     scan: Scan,
+    /// How the last record began, up to its first colon, when it was a line of its own: the next
+    /// line that begins so is taken whole, without looking at its brackets.
+    line: Vec<u8>,
 }
 
 /// How an object ended.
@@ -43,6 +46,10 @@ enum End {
 
 /// Where the cutter is inside a record.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own about the next byte"
+)]
 struct Scan {
     /// The closing brackets that are owed.
     open: Vec<u8>,
@@ -190,8 +197,13 @@ impl<R: BufRead> Records<R> {
                 }
                 (Place::Array { wrapped: true }, b']') => self.go(Place::WrapperTail),
                 (Place::WrapperTail, _) => self.skip_in_wrapper(byte)?,
+                (Place::Top, b'{') if self.whole_line()? => {
+                    self.source.records += 1;
+                    return Ok(Some(Cut::Record(&self.buffer)));
+                }
                 (Place::Top | Place::Array { .. }, b'{') => {
                     let (end, fits) = self.object()?;
+                    self.remember_line(end)?;
                     match end {
                         End::Wrapper => self.json.place = Place::Array { wrapped: true },
                         End::Whole | End::Broken => {
@@ -224,6 +236,50 @@ impl<R: BufRead> Records<R> {
                 }
             }
         }
+    }
+
+    /// Takes a line that looks like the one before, when it lies in the reader's buffer whole.
+    fn whole_line(&mut self) -> Result<bool, FramingError> {
+        if self.json.line.is_empty() {
+            return Ok(false);
+        }
+        let chunk = self.source.fill()?;
+        if !chunk.starts_with(&self.json.line) {
+            return Ok(false);
+        }
+        let Some(end) = memchr::memchr(b'\n', chunk) else {
+            return Ok(false);
+        };
+        let line = chunk.get(..end).unwrap_or_default().trim_ascii_end();
+        // Two objects on a line are cut by their brackets.
+        let one = line.last() == Some(&b'}') && memchr::memmem::find(line, b"}{").is_none();
+        if !one || line.len() > super::MAX_RECORD_BYTES {
+            return Ok(false);
+        }
+        self.buffer.clear();
+        self.buffer.extend_from_slice(line);
+        self.source.consume(end + 1);
+        Ok(true)
+    }
+
+    /// After a record at top level: did it stand on a line of its own?
+    fn remember_line(&mut self, end: End) -> Result<(), FramingError> {
+        self.json.line.clear();
+        if self.json.place != Place::Top || end != End::Whole {
+            return Ok(());
+        }
+        let ends_line = matches!(self.source.peek()?, Some(b'\n' | b'\r'));
+        let colon = self
+            .buffer
+            .iter()
+            .take(MAX_KEY_BYTES)
+            .position(|b| *b == b':');
+        let one_line = memchr::memchr(b'\n', &self.buffer).is_none();
+        if let Some(colon) = colon.filter(|_| ends_line && one_line) {
+            let start = self.buffer.get(..=colon).unwrap_or_default();
+            self.json.line.extend_from_slice(start);
+        }
+        Ok(())
     }
 
     fn go(&mut self, place: Place) {

@@ -84,6 +84,110 @@ fn every_framing_is_cut() {
     }
 }
 
+/// What a file of another shape is cut into.
+fn cut_shaped(text: &str, shape: Shape) -> String {
+    let mut records = Records::framed(text.as_bytes(), Framing::shaped(shape));
+    let mut out = Vec::new();
+    loop {
+        match records.next_record() {
+            Ok(Some(Cut::Record(bytes))) => out.push(String::from_utf8_lossy(bytes).into_owned()),
+            Ok(Some(cut)) => out.push(format!("{cut:?}")),
+            Ok(None) => return out.join(" | "),
+            Err(error) => {
+                out.push(format!("ERROR {error}"));
+                return out.join(" | ");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_line_costs_only_itself() {
+    for (text, expected) in [
+        // cut off in the middle, in a string and outside
+        (
+            "{\"a\":1}\n{\"a\":\"x\n{\"a\":3}\n",
+            r#"{"a":1} | {"a":"x | {"a":3}"#,
+        ),
+        (
+            "{\"a\":1}\n{\"a\":{\"b\":2\n{\"a\":3}\n",
+            "{\"a\":1} | {\"a\":{\"b\":2\n | {\"a\":3}",
+        ),
+        // the wrong bracket, and no record at all
+        (
+            "{\"a\":1}\n{\"b\":[2}\n{\"c\":3}\n",
+            r#"{"a":1} | {"b":[2 | {"c":3}"#,
+        ),
+        (
+            "{\"a\":1}\nnot a record\n{\"a\":3}\n",
+            r#"{"a":1} | not-object | {"a":3}"#,
+        ),
+        // lines alike are taken whole, with their damage
+        (
+            "{\"a\":1}\n{\"a\":[2}\n{\"a\":3}",
+            r#"{"a":1} | {"a":[2} | {"a":3}"#,
+        ),
+        ("{\"a\":1}\r\n{\"a\":2}\r\n", r#"{"a":1} | {"a":2}"#),
+        // two on a line, and a wrapper after lines
+        (
+            "{\"a\":1}\n{\"a\":2}{\"a\":3}\n",
+            r#"{"a":1} | {"a":2} | {"a":3}"#,
+        ),
+        (
+            "{\"a\":1}\n{\"Records\":[{\"a\":2}]}\n",
+            r#"{"a":1} | {"a":2}"#,
+        ),
+        // an object over several lines is one record
+        (
+            "{\"a\":\n{\"b\":1},\n\"c\":[\n{}\n]}\n",
+            "{\"a\":\n{\"b\":1},\n\"c\":[\n{}\n]}",
+        ),
+    ] {
+        assert_eq!(cut(text.as_bytes()), expected, "{text}");
+    }
+}
+
+#[test]
+fn csv_and_lines_are_told_from_json() {
+    for (text, shape, expected) in [
+        (
+            "A,B\n1,\"x, \"\"y\"\"\nz\"\n",
+            Shape::JsonOrCsv,
+            r#"{"A":"1","B":"x, \"y\"\nz"}"#,
+        ),
+        (
+            "A,B\r\n1,2\r\nA,B\r\n3,4",
+            Shape::JsonOrCsv,
+            r#"{"A":"1","B":"2"} | {"A":"3","B":"4"}"#,
+        ),
+        (
+            "A,B\n1\n1,2,3\n\n4,5\n",
+            Shape::JsonOrCsv,
+            r#"NotObject | NotObject | {"A":"4","B":"5"}"#,
+        ),
+        ("{\"a\":1}\n", Shape::JsonOrCsv, r#"{"a":1}"#),
+        (
+            "A,B\n\"1,2\n",
+            Shape::JsonOrCsv,
+            "ERROR ends in the middle, after 0 whole records and 9 bytes",
+        ),
+        (
+            "alone\n",
+            Shape::JsonOrCsv,
+            "ERROR byte 0 is a line of 1 columns, expected a CSV header, or JSON",
+        ),
+        (
+            "CEF:0|a|b\n\n  \n<5> x\r\n",
+            Shape::JsonOrLines,
+            "CEF:0|a|b | <5> x",
+        ),
+        ("[{\"a\":1}]", Shape::JsonOrLines, r#"{"a":1}"#),
+        ("", Shape::JsonOrLines, ""),
+    ] {
+        assert_eq!(cut_shaped(text, shape), expected, "{text}");
+    }
+}
+
 #[test]
 fn a_huge_record_is_skipped_and_its_neighbours_are_kept() {
     let huge = "x".repeat(MAX_RECORD_BYTES);

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use keytrail_model::consumption::Consumption;
 use keytrail_sources::Rejection;
-use keytrail_sources::framing::{Cut, FramingError, Records};
+use keytrail_sources::framing::{Cut, FramingError};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -99,7 +99,7 @@ fn take(intake: &Intake, file: File, path: &Path, mark: FileMark) -> Result<Take
     let mut taken = Taken::default();
     let mut batch: Vec<Consumption> = Vec::new();
     let place = mark.path.clone();
-    let hash = each_record(file, path, |cut| {
+    let hash = each_record(intake, file, path, |cut| {
         let index = taken.records;
         let place = &place;
         intake.take(Origin { place, index }, &cut, &mut batch, &mut taken);
@@ -146,7 +146,7 @@ fn check(intake: &Intake, file: File, path: &Path) -> Result<[u8; 32], FileError
     // A file without any record of the source's shape is another kind of file; its first objection.
     let mut strange: Option<Rejection> = None;
     let mut shaped = false;
-    let hash = each_record(file, path, |cut| {
+    let hash = each_record(intake, file, path, |cut| {
         records += 1;
         if shaped {
             return Ok(());
@@ -186,6 +186,7 @@ impl Read for Hashing {
 
 /// Cuts the file, plain or gzip (by its first bytes, not by its name); returns its hash.
 fn each_record(
+    intake: &Intake,
     file: File,
     path: &Path,
     mut each: impl FnMut(Cut<'_>) -> Result<(), FileError>,
@@ -205,7 +206,7 @@ fn each_record(
     if start.len() < input::GZIP.len() && path.extension().is_some_and(|e| e == "gz") {
         return Err(FileError::Incomplete("one byte long".to_owned()));
     }
-    let mut records = Records::new(input::plain(raw).map_err(FileError::Unreadable)?);
+    let mut records = intake.records(input::plain(raw).map_err(FileError::Unreadable)?);
     while let Some(cut) = records.next_record()? {
         each(cut)?;
     }

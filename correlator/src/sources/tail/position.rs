@@ -4,14 +4,17 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// First bytes of a file that tell it from another with its inode.
 const HEAD: u64 = 256;
-/// Files looked at beside a rotated one.
-const BESIDE: usize = 1000;
+/// First bytes that must be known to tell a copy.
+const LEAST_HEAD: u64 = 64;
+/// Rotated files looked at.
+const BESIDE: usize = 500;
 
 /// One file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,20 +83,75 @@ impl Position {
         Ok(())
     }
 
-    /// The file meant, under another name in the same folder.
-    pub(super) fn find_beside(&self, path: &Path) -> Option<File> {
-        let entries = std::fs::read_dir(path.parent()?).ok()?;
-        entries
-            .flatten()
-            .take(BESIDE)
-            .filter(|entry| {
-                entry
-                    .metadata()
-                    .is_ok_and(|m| m.is_file() && m.ino() == self.file.inode)
-            })
-            .filter_map(|entry| File::open(entry.path()).ok())
-            .find(|file| self.fits(file).unwrap_or(false))
+    /// The file meant, where a rotation has put it: under another name in the same folder, or as a
+    /// copy there (copy and truncate), with the position in it.
+    pub(super) fn find_beside(&self, path: &Path) -> Option<(File, Self)> {
+        let mut copy = None;
+        for (_, file) in rotated(path) {
+            if self.fits(&file).unwrap_or(false) {
+                return Some((file, self.clone()));
+            }
+            let Ok(id) = FileId::of(&file) else { continue };
+            let there = Self {
+                file: id,
+                ..self.clone()
+            };
+            // A short head tells too little.
+            if self.head >= LEAST_HEAD && there.fits(&file).unwrap_or(false) {
+                copy = Some((file, there));
+            }
+        }
+        copy
     }
+}
+
+/// The file that was written after `finished` and rotated away, too, when there is one: the oldest
+/// that is not older. Times of change are coarse, so files among `done` are left out by identity.
+pub(super) fn rotated_after(path: &Path, finished: &File, done: &[FileId]) -> Option<File> {
+    let changed = finished.metadata().ok()?.modified().ok()?;
+    rotated(path)
+        .into_iter()
+        .filter(|(modified, file)| {
+            *modified >= changed && FileId::of(file).is_ok_and(|id| !done.contains(&id))
+        })
+        .min_by_key(|(modified, _)| *modified)
+        .map(|(_, file)| file)
+}
+
+/// Rotated files of `path`, by their names (`audit.log.1`, `audit.log-20261124`), with the time of
+/// their last change. Compressed ones cannot be read on from a position.
+fn rotated(path: &Path) -> Vec<(SystemTime, File)> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Vec::new();
+    };
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let is_rotated = |other: &std::ffi::OsStr| {
+        other
+            .as_encoded_bytes()
+            .strip_prefix(name.as_encoded_bytes())
+            .is_some_and(|rest| {
+                rest.len() > 1
+                    && rest
+                        .iter()
+                        .all(|b| b.is_ascii_digit() || b".-_T:".contains(b))
+            })
+    };
+    entries
+        .flatten()
+        .filter(|entry| is_rotated(&entry.file_name()))
+        .take(BESIDE)
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
+            Some((metadata.modified().ok()?, File::open(entry.path()).ok()?))
+        })
+        .collect()
 }
 
 impl fmt::Display for Position {

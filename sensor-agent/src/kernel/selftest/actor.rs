@@ -89,6 +89,15 @@ pub(super) fn run(args: &[String]) -> Done {
             socket.connect(arg)?;
             socket.send(b"x")?;
         }
+        "connect-read" => {
+            let (path, address) = arg.split_once('|').ok_or("want path|address")?;
+            let mut stream = TcpStream::connect(address)?;
+            stream.write_all(&[b'x'; 1])?;
+            fs::read(path)?;
+            stream.write_all(&vec![b'x'; SENT - 1])?;
+            stream.shutdown(std::net::Shutdown::Write)?;
+            stream.read_to_end(&mut Vec::new())?;
+        }
         "refused" => {
             if TcpStream::connect(arg).is_ok() {
                 return Err("somebody listens there".into());

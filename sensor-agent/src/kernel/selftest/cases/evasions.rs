@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    ANSWERED, Case, KernelEvent, MAPS, OPENS, Prepared, READS, Seen, as_is, child_seen, file,
+    ANSWERED, Case, KernelEvent, MAPS, OPENS, Prepared, READS, SENT, Seen, as_is, child_seen, file,
     files, net, serve, touched,
 };
 
@@ -107,6 +107,16 @@ pub(super) const CASES: &[Case] = &[
         |_| serve("127.0.0.1:0"),
         another_connected,
     ),
+    Case {
+        tracked: false,
+        check: found_open,
+        ..net(
+            "a connection open before the access",
+            "connect-read",
+            file_and_listener,
+            found_open,
+        )
+    },
     net(
         "tcp connected through io_uring",
         "uring-connect",
@@ -210,6 +220,30 @@ fn another_connected(seen: &Seen<'_>) -> Result<(), String> {
 fn read_then_sent_by_child(seen: &Seen<'_>) -> Result<(), String> {
     touched(seen)?;
     another_connected(seen)
+}
+
+/// The connection is told when its process becomes a holder, and its end with exact bytes.
+fn found_open(seen: &Seen<'_>) -> Result<(), String> {
+    touched(seen)?;
+    let found = seen.events.iter().find_map(|event| match event {
+        KernelEvent::ConnFound(c) if c.head.process.tgid == seen.tgid => Some(*c),
+        _ => None,
+    });
+    let found = found.ok_or("the open connection was not found")?;
+    if !found.remote.ip().is_loopback() || found.remote.port() == 0 {
+        return Err(format!("addresses: {found:?}"));
+    }
+    let sent = seen.events.iter().find_map(|event| match event {
+        KernelEvent::ConnClose { conn, bytes, .. } if conn.cookie == found.cookie => {
+            Some(bytes.sent)
+        }
+        _ => None,
+    });
+    if sent == Some(SENT as u64) {
+        Ok(())
+    } else {
+        Err(format!("{sent:?} bytes instead of {SENT}"))
+    }
 }
 
 fn written_only(seen: &Seen<'_>) -> Result<(), String> {
