@@ -1,5 +1,7 @@
 //! Every scenario of `tests/scenarios/`, as written and in every variation.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

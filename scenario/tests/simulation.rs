@@ -1,5 +1,7 @@
 //! The same options make the same days, and the same verdicts.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::convert::Infallible;
 
 use keytrail_join::{Effect, Input, Join};

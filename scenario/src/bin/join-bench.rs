@@ -295,8 +295,12 @@ impl Part {
         let credential = host + turn * self.size.hosts;
         let mine = credential < self.size.credentials && self.has(credential);
         let unit = 10_000_000 + round * self.size.hosts + host;
-        let holder = if round % 4 == 0 { unit } else { credential + 1 };
-        if round % 4 == 0 {
+        let holder = if round.is_multiple_of(4) {
+            unit
+        } else {
+            credential + 1
+        };
+        if round.is_multiple_of(4) {
             self.count();
             if mine {
                 self.fact(host, time, exposure(credential, unit, time));
