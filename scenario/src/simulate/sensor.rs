@@ -233,6 +233,7 @@ impl Sensor {
                     uid: 1000,
                     name: Some(self.user.clone()),
                     login_uid: Some(1000),
+                    ..User::default()
                 }),
                 lineage: vec![
                     summary(doer.unit, &doer.exe),
