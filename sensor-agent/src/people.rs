@@ -164,7 +164,7 @@ impl People {
             // They disagree: somebody's service was started for another.
             (Some(login), Some(_)) => (login, "audit login uid", Confidence::Medium),
             (None, Some(slice)) => (slice, "user slice", Confidence::Medium),
-            (None, None) if uid >= FIRST_PERSON && uid < NOBODY => (uid, "uid", Confidence::Low),
+            (None, None) if (FIRST_PERSON..NOBODY).contains(&uid) => (uid, "uid", Confidence::Low),
             (None, None) => return None,
         };
         Some(Person {
