@@ -383,9 +383,10 @@ fn surroundings() -> impl Strategy<Value = Fact> {
 }
 
 fn fact() -> impl Strategy<Value = Fact> {
+    // Boxed: together the strategies are larger than a test thread's stack in a debug build.
     prop_oneof![
-        exposure(),
-        connection(),
+        exposure().boxed(),
+        connection().boxed(),
         (process(), of(key()), key()).prop_map(|(process, parent, unit)| {
             Fact::ProcessStarted(ProcessStarted {
                 process,
@@ -395,9 +396,9 @@ fn fact() -> impl Strategy<Value = Fact> {
         }),
         (key(), any::<i32>())
             .prop_map(|(process, status)| Fact::ProcessExited(ProcessExited { process, status })),
-        gap(),
-        coverage(),
-        surroundings(),
+        gap().boxed(),
+        coverage().boxed(),
+        surroundings().boxed(),
     ]
 }
 
