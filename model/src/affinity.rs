@@ -112,10 +112,23 @@ pub fn serves(name: &str, usage: &Consumption) -> bool {
         // The provider repeats the name that the client asked for: only that one fits.
         return asked == name;
     }
-    if usage.endpoints.is_empty() {
+    if usage.endpoints.is_empty() && is_of_aws(usage) {
         return aws_endpoint_serves(name, &usage.service, usage.region.as_deref());
     }
+    // A self-hosted service whose name nobody told: names prove nothing, for or against.
+    if usage.endpoints.is_empty() {
+        return true;
+    }
     usage.endpoints.iter().any(|suffix| under(name, suffix))
+}
+
+fn is_of_aws(usage: &Consumption) -> bool {
+    usage.service.ends_with(".amazonaws.com")
+        || usage.credential.kind() == CredentialKind::AwsAccessKey
+        || usage
+            .credential
+            .scope()
+            .is_some_and(|scope| scope.starts_with("aws"))
 }
 
 /// Service and region of an AWS endpoint name.
@@ -333,6 +346,50 @@ mod tests {
                 aws_endpoint_serves(name, source, region),
                 expected,
                 "{name} {source}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_use_is_served_by_its_names() {
+        let aws = "aws-access-key:AKIAIOSFODNN7EXAMPLE";
+        let vault = "vault-token:hmac-sha256:00ff";
+        for (credential, service, endpoints, name, expected) in [
+            (aws, "sts.amazonaws.com", &[][..], "sts.amazonaws.com", true),
+            (aws, "sts", &[], "s3.amazonaws.com", false),
+            (
+                vault,
+                "vault",
+                &["vault.corp.example"],
+                "vault.corp.example",
+                true,
+            ),
+            (
+                vault,
+                "vault",
+                &["vault.corp.example"],
+                "evil.example",
+                false,
+            ),
+            // Nobody told where this Vault is.
+            (vault, "vault", &[], "vault.corp.example", true),
+            (
+                "principal:aws/x",
+                "bedrock.amazonaws.com",
+                &[],
+                "evil.example",
+                false,
+            ),
+        ] {
+            let id = crate::ids::RecordId("x:1".to_owned());
+            let mut usage =
+                Consumption::new(id, credential.parse().unwrap(), jiff::Timestamp::UNIX_EPOCH);
+            usage.service = service.to_owned();
+            usage.endpoints = endpoints.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(
+                serves(name, &usage),
+                expected,
+                "{credential} {service} {name}"
             );
         }
     }

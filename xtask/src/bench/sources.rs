@@ -66,11 +66,16 @@ pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32) -> Result<String> {
             }
             let rate = median(&program, mode, kind, &file, rounds, &step)?;
             rows += &format!(
-                "| {name} | {} | {:.0} | {:.0} | {:.1} |\n",
+                "| {name} | {} | {:.0} | {:.0} | {} |\n",
                 shown(mode),
                 rate.records,
                 rate.megabytes,
-                rate.peak_mib
+                // Python does not tell
+                if rate.peak_mib.is_nan() {
+                    "-".to_owned()
+                } else {
+                    format!("{:.1}", rate.peak_mib)
+                }
             );
         }
     }
