@@ -6,6 +6,7 @@
 //! ([`policy::Policy`]). What was learned lately is told apart, so that slow drift is seen.
 
 pub(crate) mod behaviour;
+mod export;
 pub(crate) mod learner;
 pub mod policy;
 pub mod profile;

@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
     reason = "tests fail by panicking"
 )]
 
@@ -131,6 +132,28 @@ fn every_scenario_as_written() {
         wrong.extend(misses(name, scenario));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What was learned can be exported, and imported makes nothing of it a deviation.
+#[test]
+fn a_learned_policy_allows_what_it_was_learned_from() {
+    let all = scenarios();
+    let (_, scenario) = all.iter().find(|(name, _)| name == "new-secret").unwrap();
+    let (join, _) = run(&scenario.settings, &scenario.inputs);
+    let policy = join.learned_policy(Some(&key("K")));
+    assert_eq!(policy.pins.len(), 1, "{policy:?}");
+    assert_eq!(policy.pins[0].actions, ["GetSecretValue"]);
+    assert!(join.learned_policy(Some(&key("OTHER"))).pins.is_empty());
+    let text = serde_json::to_string(&policy).unwrap();
+    let settings = Settings {
+        policy: serde_json::from_str(&text).unwrap(),
+        ..scenario.settings.clone()
+    };
+    let (join, alerts) = run(&settings, &scenario.inputs);
+    assert!(essence(&alerts).is_empty(), "{alerts:?}");
+    let lineage = join.lineage(&key("K")).unwrap();
+    assert!(lineage.deviations.is_empty());
+    assert!(lineage.baseline[0].warm);
 }
 
 /// JN-1: the same inputs, the same effects, byte for byte.
