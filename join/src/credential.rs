@@ -80,6 +80,8 @@ pub(crate) enum Again {
     Unsettled,
     /// Those within this stretch of time.
     Between(Timestamp, Timestamp),
+    /// The same, and what is learned from them is to be learned anew.
+    Relearn(Timestamp, Timestamp),
 }
 
 /// State of one credential.
@@ -217,7 +219,7 @@ impl Credential {
                 let unsettled = self.uses.iter().filter(|(_, u)| !settled(u));
                 unsettled.map(|(key, _)| key.clone()).collect()
             }
-            Again::Between(from, to) => self
+            Again::Between(from, to) | Again::Relearn(from, to) => self
                 .uses
                 .range((from, RecordId(String::new()))..)
                 .take_while(|((time, _), _)| *time <= to)
@@ -261,10 +263,10 @@ impl Credential {
         let Some(u) = self.uses.get_mut(key) else {
             return false;
         };
-        u.via = via;
-        if u.state == state {
+        if u.state == state && u.via == via {
             return false;
         }
+        u.via = via;
         self.kept.count(&u.state, false);
         self.kept.count(&state, true);
         if matches!(

@@ -166,6 +166,28 @@ impl Host {
         !is_translated(local) || self.of_local(local, from, to).next().is_some()
     }
 
+    /// True when this very connection was seen to have this address within the day before, was
+    /// never seen to have another, and that was believed then.
+    fn kept_address(
+        &self,
+        (key, local): (ConnKey, IpAddr),
+        outside: IpAddr,
+        time: Timestamp,
+    ) -> bool {
+        let from = time.checked_sub(POOLED).unwrap_or(Timestamp::MIN);
+        let own: Vec<&Sighting> = self
+            .of_local(local, from, time)
+            .filter(|s| s.connection == key)
+            .collect();
+        let Some(first) = own.first() else {
+            return false;
+        };
+        own.iter().all(|s| s.outside == outside)
+            && self
+                .learned((key, local), outside, first.time, true)
+                .is_some()
+    }
+
     fn learned(
         &self,
         (key, local): (ConnKey, IpAddr),
@@ -178,6 +200,11 @@ impl Host {
             let to = time.checked_add(ahead).unwrap_or(Timestamp::MAX);
             self.of_local(local, from, to)
         };
+        // A connection keeps its outside address for as long as it lasts: what was believed of it
+        // when it was fresh holds.
+        if !fresh && self.kept_address((key, local), outside, time) {
+            return Some(AddressMatch::Learned);
+        }
         let near: Vec<&Sighting> = reach(NEAR, NEAR).collect();
         // Per pool: how many connections showed it, and since when.
         let mut votes: BTreeMap<IpAddr, (Vec<ConnKey>, Timestamp)> = BTreeMap::new();

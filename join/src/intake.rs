@@ -194,7 +194,7 @@ impl Join {
         };
         let from = first.checked_sub(egress::NEAR).unwrap_or(first);
         for id in host.used_between(from, Timestamp::MAX) {
-            pending.again(&id, Again::Between(from, Timestamp::MAX));
+            pending.again(&id, Again::Relearn(from, Timestamp::MAX));
         }
     }
 
@@ -271,7 +271,7 @@ impl Join {
         }
         state.add_use(usage);
         let mut pending = Pending::default();
-        pending.again(id, Again::Between(usage.time, usage.time));
+        pending.again(id, Again::Relearn(usage.time, usage.time));
         self.descend(usage, &mut pending);
         self.revoke(usage, &mut pending);
         self.list_unwatched(id);

@@ -101,18 +101,36 @@ impl Join {
                 Some((key, decision))
             })
             .collect();
-        let mut keys = Vec::with_capacity(decided.len());
+        let mut keys = Vec::new();
         for (key, decision) in decided {
-            self.apply_decision(id, &key, decision, pending, effects);
-            keys.push(key);
+            let changed = self.apply_decision(id, &key, decision, pending, effects);
+            if changed || matches!(again, Again::Relearn(..)) {
+                keys.push(key);
+            }
         }
         self.answer(id, pending);
+        self.follow_answer(id);
         for key in &keys {
             self.learn(id, key);
             self.note_place(id, key, pending);
         }
         if let Some(state) = self.credentials.get_mut(id) {
             state.bound();
+        }
+    }
+
+    /// When another credential answers for the uses of `id` by now, its baseline learns from them.
+    fn follow_answer(&mut self, id: &CredentialId) {
+        let Some(state) = self.credentials.get(id) else {
+            return;
+        };
+        let owner = state.answers_to.clone().unwrap_or_else(|| id.clone());
+        let moved = state.learned_by.clone().filter(|by| *by != owner);
+        if let Some(before) = moved {
+            self.move_lessons(id, &before, &owner);
+        }
+        if let Some(state) = self.credentials.get_mut(id) {
+            state.learned_by = Some(owner);
         }
     }
 
@@ -126,17 +144,6 @@ impl Join {
         };
         let owner = state.answers_to.clone().unwrap_or_else(|| id.clone());
         let seen = self.observe(&owner, u);
-        let moved = state
-            .learned_by
-            .as_ref()
-            .filter(|by| **by != owner)
-            .cloned();
-        if let Some(before) = moved {
-            self.move_lessons(id, &before, &owner);
-        }
-        if let Some(state) = self.credentials.get_mut(id) {
-            state.learned_by = Some(owner.clone());
-        }
         if let Some(state) = self.credentials.get_mut(&owner) {
             state.learn(key, seen);
         }
@@ -189,7 +196,7 @@ impl Join {
         decision: Decision,
         pending: &mut Pending,
         effects: &mut Vec<Effect>,
-    ) {
+    ) -> bool {
         for host in &decision.waits_for {
             if let Some(host) = self.hosts.get_mut(host) {
                 host.wait(id);
@@ -197,13 +204,13 @@ impl Join {
         }
         let undecided = matches!(decision.state, UseState::Undecided { .. });
         let Some(state) = self.credentials.get_mut(id) else {
-            return;
+            return false;
         };
         if !state.settle(key, decision.state, decision.via) {
-            return;
+            return false;
         }
         let Some(u) = state.uses.get(key) else {
-            return;
+            return false;
         };
         effects.push(Effect::Use(UseDecision {
             record: u.usage.id.clone(),
@@ -220,6 +227,7 @@ impl Join {
             let at = key.0.checked_add(patience).unwrap_or(key.0);
             self.timers.set(at, Due::Tell(id.clone()));
         }
+        true
     }
 
     /// Collects what uses of `id` show about the addresses of the hosts that may have made them.

@@ -1,10 +1,11 @@
 //! Learning in event time, whatever the order of arrival.
 //!
 //! Observations are kept in event time and folded into a profile one after the other; each is
-//! scored by the profile before it. A late one makes the fold start again from the nearest of two
-//! checkpoints, so that the usual disorder of a few minutes costs little.
+//! scored by the profile before it. A late one makes the fold start again from the nearest of a
+//! few checkpoints, so that the usual disorder of a few minutes costs little.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,9 @@ use crate::settings::BaselineSettings;
 /// Most observations kept; older ones are in the profile for good.
 const MAX_KEPT: usize = 2_048;
 /// Observations between two checkpoints.
-const STRIDE: usize = 128;
+const STRIDE: usize = 32;
+/// Checkpoints kept: records are rarely later than this many strides.
+const MAX_MARKS: usize = 6;
 
 /// A profile, and up to where it goes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -88,30 +91,21 @@ impl Learner {
             self.since_mark = 0;
             self.deviations.split_off(&dirty);
         }
-        let start = self.live.to.clone();
-        let pending: Vec<(UseKey, Observation)> = match &start {
-            Some(to) => self
-                .kept
-                .range::<UseKey, _>((std::ops::Bound::Excluded(to), std::ops::Bound::Unbounded))
-                .map(|(key, seen)| (key.clone(), seen.clone()))
-                .collect(),
-            None => self
-                .kept
-                .iter()
-                .map(|(key, seen)| (key.clone(), seen.clone()))
-                .collect(),
+        let from = match &self.live.to {
+            Some(to) => Bound::Excluded(to.clone()),
+            None => Bound::Unbounded,
         };
-        for (key, seen) in pending {
-            let deviation = fold_one(&mut self.live, settings, &key, &seen);
+        for (key, seen) in self.kept.range((from, Bound::Unbounded)) {
+            let deviation = fold_one(&mut self.live, settings, key, seen);
             match deviation {
-                Some(deviation) => self.deviations.insert(key, deviation),
-                None => self.deviations.remove(&key),
+                Some(deviation) => self.deviations.insert(key.clone(), deviation),
+                None => self.deviations.remove(key),
             };
             self.since_mark += 1;
             if self.since_mark >= STRIDE {
                 self.since_mark = 0;
                 self.marks.push(self.live.clone());
-                let over = self.marks.len().saturating_sub(2);
+                let over = self.marks.len().saturating_sub(MAX_MARKS);
                 self.marks.drain(..over);
             }
         }

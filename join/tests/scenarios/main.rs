@@ -217,7 +217,7 @@ fn shuffled() -> impl Strategy<Value = (String, Settings, Vec<Input>, Vec<Input>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
 
     /// JN-2 and JN-3: order and repetition of arrival change no verdict and no evidence.
     #[test]
