@@ -258,4 +258,96 @@ mod tests {
             assert!(error.contains(word), "{toml}: {error}");
         }
     }
+
+    #[test]
+    fn wrong_sources_are_named_with_what_to_do() {
+        let source = |rest: &str| format!("[[source]]\nname = \"one\"\n{rest}");
+        let okta = "kind = \"okta.system-log\"\nvia = \"poll\"\n";
+        for (toml, word) in [
+            (source("via = \"stdin\""), "kind"),
+            (source("kind = \"okta.system-log\""), "via"),
+            (
+                source("kind = \"octa\"\nvia = \"stdin\""),
+                "okta.system-log",
+            ),
+            (
+                source("kind = \"okta.system-log\"\nvia = \"ftp\""),
+                "file-tail",
+            ),
+            (
+                source("kind = \"okta.system-log\"\nvia = \"stdin\"\npth = \"x\""),
+                "pth",
+            ),
+            (
+                source("kind = \"okta.system-log\"\nvia = \"folder\""),
+                "needs `path`",
+            ),
+            (
+                source("kind = \"okta.system-log\"\nvia = \"http\"\npath = \"x\""),
+                "`path` means nothing",
+            ),
+            (
+                source("kind = \"okta.system-log\"\nvia = \"http\""),
+                "source token",
+            ),
+            (
+                source("kind = \"okta.system-log\"\nvia = \"http\"\ntoken_sha256 = \"ab\""),
+                "64 hexadecimal",
+            ),
+            (
+                source("kind = \"vault.audit\"\nvia = \"socket\"\nlisten = \"unix:x\""),
+                "absolute path",
+            ),
+            (
+                source("kind = \"cyberark.audit\"\nvia = \"syslog\"\nlisten = \"514\""),
+                "address:port",
+            ),
+            (
+                source(
+                    "kind = \"cyberark.audit\"\nvia = \"syslog\"\nlisten = \"127.0.0.1:0\"\ntls_cert = \"x\"",
+                ),
+                "tls_key",
+            ),
+            (source(okta), "[source.poll]"),
+            (
+                source(&format!(
+                    "{okta}[source.poll]\nurl = \"http://acme.okta.com\""
+                )),
+                "in the clear",
+            ),
+            (
+                source(&format!(
+                    "{okta}[source.poll]\nurl = \"https://acme.okta.com\""
+                )),
+                "token_file",
+            ),
+            (
+                source(
+                    "kind = \"vault.audit\"\nvia = \"poll\"\n[source.poll]\nurl = \"https://x\"",
+                ),
+                "cannot be polled",
+            ),
+            (source("kind = \"mapped\"\nvia = \"stdin\""), "slack"),
+            (
+                source("kind = \"mapped\"\nvia = \"stdin\"\nmapping = \"/nowhere\""),
+                "/nowhere",
+            ),
+            (
+                format!(
+                    "{}\n{}",
+                    source("kind = \"vault.audit\"\nvia = \"stdin\""),
+                    source("kind = \"vault.audit\"\nvia = \"stdin\"")
+                ),
+                "same name",
+            ),
+            (
+                "[[source]]\nname = \"A b\"\nkind = \"vault.audit\"\nvia = \"stdin\"".to_owned(),
+                "lower-case",
+            ),
+            ("push_tls_cert = \"x\"".to_owned(), "push_tls_key"),
+        ] {
+            let error = load(&toml).unwrap_err();
+            assert!(error.contains(word), "{toml}: {error}");
+        }
+    }
 }

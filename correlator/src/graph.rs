@@ -15,7 +15,7 @@ use keytrail_join::{Effect, Input, UseState};
 use crate::counters::CounterView;
 use crate::store::{Store, StoreError};
 
-pub use knowledge::Knowledge;
+pub use knowledge::{Documents, Knowledge};
 
 /// The graph, shared by the writer and those who ask.
 #[derive(Debug)]

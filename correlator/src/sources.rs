@@ -19,6 +19,8 @@ mod input;
 pub mod intake;
 pub mod poll;
 pub mod push;
+#[cfg(feature = "aws")]
+mod s3;
 pub mod socket;
 pub mod start;
 pub mod status;

@@ -83,6 +83,7 @@ fn exposure(host: &str, seq: u64) -> HostEvent {
                     uid: 1000,
                     name: Some("ana".to_owned()),
                     login_uid: Some(1000),
+                    ..User::default()
                 }),
                 lineage: vec![process(3, "/usr/bin/node"), process(2, "/usr/bin/codex")],
             },

@@ -87,8 +87,37 @@ pub struct McpServer {
     pub package: Option<Package>,
 }
 
-/// The person a process runs for, as far as the kernel says.
+/// The person behind a process, who may use other accounts (`sudo`, a service's).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Person {
+    /// Uid of the person's own account.
+    pub uid: u32,
+    /// Its name, when the user database has one.
+    pub name: Option<String>,
+    /// Id of the logind session, when the process is in one.
+    pub session: Option<String>,
+    /// How that is known, in words (`audit login uid`, `user slice`, `uid`).
+    pub method: String,
+    /// How sure that is.
+    pub confidence: Confidence,
+}
+
+/// The container that a process runs in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Container {
+    /// Its id, as the runtime prints it: 64 hex digits.
+    pub id: String,
+    /// The runtime, when the control group's name says it (`docker`, `containerd`, `crio`,
+    /// `podman`).
+    pub runtime: Option<String>,
+    /// Uid of the Kubernetes pod.
+    pub pod: Option<String>,
+}
+
+/// The person a process runs for, as far as the kernel says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct User {
     /// Real uid.
@@ -97,6 +126,12 @@ pub struct User {
     pub name: Option<String>,
     /// Audit login uid, when set: who logged in before any `sudo`.
     pub login_uid: Option<u32>,
+    /// The person behind it, as far as that can be told.
+    #[serde(default)]
+    pub person: Option<Person>,
+    /// The container that it runs in.
+    #[serde(default)]
+    pub container: Option<Container>,
 }
 
 /// What kind of unit of work a process belongs to.

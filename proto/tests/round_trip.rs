@@ -24,7 +24,8 @@ use keytrail_model::fact::{
 };
 use keytrail_model::ids::{ConnectionId, ProcessKey};
 use keytrail_model::process::{
-    Actor, AgentIdentity, Confidence, McpServer, Package, ProcessSummary, UnitKind, User,
+    Actor, AgentIdentity, Confidence, Container, McpServer, Package, Person, ProcessSummary,
+    UnitKind, User,
 };
 use keytrail_proto::block::{decode_fact, encode_fact};
 use keytrail_proto::convert;
@@ -74,13 +75,16 @@ fn credential() -> impl Strategy<Value = CredentialId> {
     ]
 }
 
-fn agent() -> impl Strategy<Value = AgentIdentity> {
-    let confidence = prop_oneof![
+fn confidence() -> impl Strategy<Value = Confidence> {
+    prop_oneof![
         Just(Confidence::Low),
         Just(Confidence::Medium),
         Just(Confidence::High)
-    ];
-    (text(), text(), of(text()), key(), text(), confidence).prop_map(
+    ]
+}
+
+fn agent() -> impl Strategy<Value = AgentIdentity> {
+    (text(), text(), of(text()), key(), text(), confidence()).prop_map(
         |(product, name, version, root, method, confidence)| AgentIdentity {
             product,
             name,
@@ -115,12 +119,36 @@ fn actor() -> impl Strategy<Value = Actor> {
         Just(UnitKind::Agent),
         Just(UnitKind::Other)
     ];
-    let user =
-        (any::<u32>(), of(text()), of(any::<u32>())).prop_map(|(uid, name, login_uid)| User {
+    let person = (any::<u32>(), of(text()), of(text()), text(), confidence()).prop_map(
+        |(uid, name, session, method, confidence)| Person {
+            uid,
+            name,
+            session,
+            method,
+            confidence,
+        },
+    );
+    let container = (text(), of(text()), of(text())).prop_map(|(id, runtime, pod)| Container {
+        id,
+        runtime,
+        pod,
+    });
+    let user = (
+        any::<u32>(),
+        of(text()),
+        of(any::<u32>()),
+        of(person),
+        of(container),
+    )
+        .prop_map(|(uid, name, login_uid, person, container)| User {
             uid,
             name,
             login_uid,
-        });
+            person,
+            container,
+        })
+        // Strategies are values: unboxed, the whole fact's would not fit a test's stack.
+        .boxed();
     (
         key(),
         kind,

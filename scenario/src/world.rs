@@ -105,6 +105,7 @@ impl HostWorld {
             uid: self.spec.uid.unwrap_or(1000),
             name: self.spec.user.clone(),
             login_uid: self.spec.login_uid,
+            ..User::default()
         }
     }
 

@@ -308,7 +308,10 @@ impl Identity {
             unit_kind: unit.kind,
             agent: unit.agent.as_deref().cloned(),
             mcp_server: unit.server.clone(),
-            user: (node.uid != u32::MAX).then(|| self.people.user(node.uid, node.login_uid)),
+            user: (node.uid != u32::MAX).then(|| {
+                let cgroup = node.cgroup.as_deref();
+                self.people.user(node.uid, node.login_uid, cgroup)
+            }),
             lineage: self.tree.lineage(key, top),
         })
     }

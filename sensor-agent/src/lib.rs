@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod files;
+pub mod fuzz;
 pub mod health;
 pub mod hello;
 pub mod identity;

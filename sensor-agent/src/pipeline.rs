@@ -591,6 +591,7 @@ pub(crate) fn describe(
         stdout: entry.map_or(FdKind::Unknown, |entry| entry.fd(1)),
         uid: entry.and_then(ProcEntry::uid).unwrap_or(u32::MAX),
         login_uid: entry.and_then(ProcEntry::login_uid),
+        cgroup: entry.and_then(ProcEntry::cgroup),
         view: entry.map(ProcEntry::view).unwrap_or_default(),
         started,
     }

@@ -65,6 +65,8 @@ pub struct Node {
     pub uid: u32,
     /// Audit login uid.
     pub login_uid: Option<u32>,
+    /// Path in the unified control group hierarchy.
+    pub cgroup: Option<String>,
     /// Session.
     pub sid: Option<u32>,
     /// Descriptors 0 and 1 at exec.
@@ -96,6 +98,7 @@ impl Node {
             exe: PathBuf::new(),
             uid: u32::MAX,
             login_uid: None,
+            cgroup: None,
             sid: None,
             stdio: [FdKind::Unknown; 2],
             unit: key,

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use keytrail_abi::{
     RecordKind,
     maps::{Conn, HELLO_DONE, STATE_ESTABLISHED},
-    net::{AF_INET, AF_INET6, CONN_FOUND},
+    net::{AF_INET, AF_INET6, Addr, CONN_FOUND},
 };
 
 use crate::{
@@ -21,7 +21,7 @@ const MAX_FDS: u32 = 4_096;
 
 /// What a walk over the descriptors carries.
 struct Walk {
-    who: Who,
+    who: *const Who,
     /// `fdtable.fd`.
     files: Ptr,
 }
@@ -37,7 +37,7 @@ pub fn connections(who: &Who) {
     };
     let max: u32 = read(table, offs!(fdt_max_fds)).unwrap_or(0);
     let turns = if max > MAX_FDS { MAX_FDS } else { max };
-    let mut walk = Walk { who: *who, files };
+    let mut walk = Walk { who, files };
     let callback: extern "C" fn(u64, *mut Walk) -> i64 = visit;
     // SAFETY: the callback outlives the call, and `walk` is on this program's stack.
     unsafe {
@@ -46,10 +46,10 @@ pub fn connections(who: &Who) {
 }
 
 extern "C" fn visit(fd: u64, walk: *mut Walk) -> i64 {
-    // SAFETY: `connections` passes its own.
-    let walk = unsafe { &*walk };
+    // SAFETY: `connections` passes its own, which points to its caller's `who`.
+    let (walk, who) = unsafe { (&*walk, &*(*walk).who) };
     if let Some(sk) = read_ptr(walk.files, fd as usize * 8).and_then(socket_of) {
-        found(sk, &walk.who);
+        found(sk, who);
     }
     0
 }
@@ -68,28 +68,50 @@ fn found(sk: Ptr, who: &Who) {
     if cookie == 0 || CONN.get_ptr(cookie).is_some() {
         return;
     }
-    let conn = Conn {
-        start_ns: who.start_ns,
-        cgroup_id: who.cgroup_id,
-        opened_ns: now(),
-        sent: 0,
-        received: 0,
-        tgid: who.tgid,
-        tid: who.tid,
-        uid: who.uid,
-        state: STATE_ESTABLISHED,
-        hello_state: HELLO_DONE,
-        hello_next: 0,
-        hello_total: 0,
-        first_seq: 0,
-        next_seq: 0,
-        last_ack: 0,
-        local: local_of(sk),
-        remote: remote_of(sk),
-    };
-    if CONN.insert(cookie, conn, 0).is_err() {
+    // Filled in place: a whole `Conn` on this stack, under that of the program that walks, is more
+    // than the verifier of 6.1 allows.
+    let inserted = CONN.insert(&cookie, &EMPTY, 0).is_ok();
+    let Some(conn) = CONN.get_ptr_mut(cookie).filter(|_| inserted) else {
         count(RecordKind::ConnOpen, Outcome::MapFull);
         return;
+    };
+    // SAFETY: a map value; the connection's state changes come after this.
+    unsafe {
+        (*conn).start_ns = who.start_ns;
+        (*conn).cgroup_id = who.cgroup_id;
+        (*conn).opened_ns = now();
+        (*conn).tgid = who.tgid;
+        (*conn).tid = who.tid;
+        (*conn).uid = who.uid;
+        (*conn).local = local_of(sk);
+        (*conn).remote = remote_of(sk);
+        emit_open(&*conn, who, cookie, CONN_FOUND);
     }
-    emit_open(&conn, cookie, CONN_FOUND);
 }
+
+/// A connection about which nothing but this is known yet.
+static EMPTY: Conn = Conn {
+    start_ns: 0,
+    cgroup_id: 0,
+    opened_ns: 0,
+    sent: 0,
+    received: 0,
+    tgid: 0,
+    tid: 0,
+    uid: 0,
+    state: STATE_ESTABLISHED,
+    hello_state: HELLO_DONE,
+    hello_next: 0,
+    hello_total: 0,
+    first_seq: 0,
+    next_seq: 0,
+    last_ack: 0,
+    local: NOWHERE,
+    remote: NOWHERE,
+};
+const NOWHERE: Addr = Addr {
+    addr: [0; 16],
+    family: 0,
+    port: 0,
+    pad: 0,
+};

@@ -68,10 +68,10 @@ pub fn on_state(sk: Ptr, old: i32, new: i32) {
                 (*conn).state = STATE_ESTABLISHED;
                 (*conn).opened_ns = now();
                 (*conn).local = local_of(sk);
-                emit_open(&*conn, cookie, CONN_ESTABLISHED);
+                emit_open(&*conn, &owner(&*conn), cookie, CONN_ESTABLISHED);
             } else {
                 if (*conn).state == STATE_CONNECTING {
-                    emit_open(&*conn, cookie, CONN_FAILED);
+                    emit_open(&*conn, &owner(&*conn), cookie, CONN_FAILED);
                 } else {
                     emit_close(sk, &*conn, cookie);
                 }
@@ -187,11 +187,11 @@ fn on_new(sk: Ptr, cookie: u64, accepted: bool) {
         local: local_of(sk),
         remote: remote_of(sk),
     };
-    if CONN.insert(cookie, conn, 0).is_err() {
+    if CONN.insert(cookie, &conn, 0).is_err() {
         count(RecordKind::ConnOpen, Outcome::MapFull);
     }
     if accepted {
-        emit_open(&conn, cookie, CONN_ACCEPTED);
+        emit_open(&conn, &who, cookie, CONN_ACCEPTED);
     }
 }
 
@@ -209,14 +209,14 @@ pub fn owner(conn: &Conn) -> Who {
 
 /// Records that a connection is there, or could not be made.
 #[inline(always)]
-pub fn emit_open(conn: &Conn, cookie: u64, state: u16) {
+pub fn emit_open(conn: &Conn, who: &Who, cookie: u64, state: u16) {
     // SAFETY: all fields are written.
     unsafe {
         emit::<ConnOpen>(&RING_NET, RecordKind::ConnOpen, |r| {
             fill_header(
                 addr_of_mut!((*r).head),
                 RecordKind::ConnOpen,
-                &owner(conn),
+                who,
                 now(),
             );
             addr_of_mut!((*r).cookie).write(cookie);

@@ -299,7 +299,7 @@ fn endpoints(record: &Record<'_>, service: &str) -> Vec<String> {
 
 fn resources(record: &Record<'_>, request: &Request<'_>) -> Vec<String> {
     let listed = parameters::listed(record.resources);
-    let named = request.resources.iter().map(|name| name.as_ref());
+    let named = request.resources.iter().map(|(_, name)| name.as_ref());
     make::resources(listed.iter().map(String::as_str).chain(named).map(Some))
 }
 

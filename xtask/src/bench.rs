@@ -50,6 +50,8 @@ enum What {
     Join,
     /// Records a second and memory of each source's parser, on one core
     Sources,
+    /// How long questions to the lineage graph take at a million edges
+    Graph,
 }
 
 impl What {
@@ -60,13 +62,14 @@ impl What {
             Self::Alert => "alert",
             Self::Join => "join",
             Self::Sources => "sources",
+            Self::Graph => "graph",
         }
     }
 }
 
 pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
-    // The join and the parsers need neither the BPF toolchain nor the products.
-    if !matches!(args.what, What::Join | What::Sources) {
+    // Pure parts need neither the BPF toolchain nor the products.
+    if !matches!(args.what, What::Join | What::Sources | What::Graph) {
         setup::ensure(ws, ui, Purpose::Up)?;
         products::build(ws, ui)?;
     }
@@ -76,6 +79,7 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
         What::Alert => alert(ws, ui, args.rounds)?,
         What::Join => join::measure(ws, ui)?,
         What::Sources => sources::measure(ws, ui, args.rounds)?,
+        What::Graph => graph(ws, ui)?,
     };
     let name = args.what.name();
     let report = format!(
@@ -90,6 +94,35 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
         ui.say(format!("saved as {}", ws.shown(&path)));
     }
     Ok(())
+}
+
+/// The graph measures itself: an example of its crate.
+fn graph(ws: &Workspace, ui: &Ui) -> Result<String> {
+    let step = ui.step("a graph of a million edges, and questions to it".to_owned());
+    let mut bench = Command::new("cargo");
+    bench
+        .args(["run", "--release", "--quiet", "--package", "keytrail-graph"])
+        .args(["--example", "bench"])
+        .current_dir(&ws.root);
+    let mut report = String::new();
+    let mut tail = cmd::Tail::default();
+    let status = cmd::stream(
+        &mut bench,
+        &ws.logs().join("bench-graph.log"),
+        |from, line| {
+            tail.push(line);
+            if from == cmd::Output::Out {
+                report.push_str(line);
+                report.push('\n');
+            }
+        },
+    )?;
+    anyhow::ensure!(
+        status.success(),
+        "the graph's benchmark failed ({status}):\n{tail}"
+    );
+    step.done();
+    Ok(report)
 }
 
 /// The correlator measures itself: a whole one, on a folder of its own.

@@ -190,12 +190,17 @@ async fn list(
         .map(filter::parse)
         .transpose()
         .map_err(|e| ScimError::bad("invalidFilter", e.to_string()))?;
-    let documents = state
-        .0
-        .handle
-        .graph()
-        .knowledge()
-        .documents(kind.collection());
+    let knowledge = state.0.handle.graph().knowledge();
+    let documents = match filter.as_ref().and_then(filter::Filter::user_name) {
+        // What directories ask before every change: answered without a look at everybody.
+        Some(name) if kind == Kind::User => knowledge
+            .user_named(name)
+            .and_then(|id| Some((knowledge.document(kind.collection(), &id)?, id)))
+            .map(|(body, id)| (id, body))
+            .into_iter()
+            .collect(),
+        _ => knowledge.documents(kind.collection()),
+    };
     let fitting: Vec<Value> = documents
         .values()
         .filter_map(|body| serde_json::from_str(body).ok())
@@ -279,30 +284,15 @@ fn tidy(mut members: Map<String, Value>, kind: Kind) -> Result<Map<String, Value
 
 fn unique(state: &ApiState, kind: Kind, own: &str, name: &str) -> Result<(), ScimError> {
     let knowledge = state.0.handle.graph().knowledge();
-    let documents = knowledge.documents(kind.collection());
-    if documents.len() >= MAX_RESOURCES && !documents.contains_key(own) {
+    let new = knowledge.document(kind.collection(), own).is_none();
+    if new && knowledge.count(kind.collection()) >= MAX_RESOURCES {
         return Err(ScimError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             Some("tooMany"),
             format!("there are {MAX_RESOURCES} already"),
         ));
     }
-    if kind == Kind::Group {
-        return Ok(());
-    }
-    let taken = documents
-        .iter()
-        .filter(|(id, _)| *id != own)
-        .any(|(_, body)| {
-            // A look before the parse: directories push thousands one by one.
-            body.to_lowercase().contains(&name.to_lowercase())
-                && serde_json::from_str::<Value>(body).is_ok_and(|other| {
-                    other
-                        .get("userName")
-                        .and_then(Value::as_str)
-                        .is_some_and(|other| other.eq_ignore_ascii_case(name))
-                })
-        });
+    let taken = kind == Kind::User && knowledge.user_named(name).is_some_and(|id| id != own);
     if taken {
         return Err(ScimError::new(
             StatusCode::CONFLICT,

@@ -13,6 +13,10 @@ use std::path::PathBuf;
 use keytrail_sources::SourceKind;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "aws")]
+pub(super) use client::authorities;
+#[cfg(feature = "aws")]
+pub(super) use profile::escaped;
 pub use worker::run;
 
 /// `[source.poll]`.

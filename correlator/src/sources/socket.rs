@@ -199,8 +199,9 @@ pub async fn read_stdin(intake: Intake, stop: CancellationToken) {
         Ok(taken) => format!("standard input has ended after {} records", taken.records),
         Err(error) => format!("standard input cannot be read: {error}"),
     };
-    intake.status().fails(&said);
-    tracing::info!(source = intake.name(), "{said}");
+    if intake.status().fails(&said) {
+        tracing::info!(source = intake.name(), "{said}");
+    }
 }
 
 /// Binds a Unix socket; one that a dead process left behind is replaced.

@@ -130,8 +130,13 @@ async fn start_one(
         }
         Delivery::Stdin => tokio::spawn(socket::read_stdin(intake, stop)),
         Delivery::Poll(poll) => tokio::spawn(poll::run(poll, intake, stop)),
-        // `prepare` refuses it in a build without; pushes are started together.
-        Delivery::S3(_) | Delivery::Http(_) => tokio::spawn(async {}),
+        #[cfg(feature = "aws")]
+        Delivery::S3(queue) => tokio::spawn(super::s3::run(queue, intake, stop)),
+        // `prepare` refuses S3 in a build without it.
+        #[cfg(not(feature = "aws"))]
+        Delivery::S3(_) => tokio::spawn(async {}),
+        // Pushes are started together.
+        Delivery::Http(_) => tokio::spawn(async {}),
     })
 }
 

@@ -101,6 +101,7 @@ impl StatusCell {
     }
 
     /// Nothing arrives, for this reason; true when that is news.
+    #[must_use]
     pub fn fails(&self, problem: &str) -> bool {
         let mut news = false;
         self.update(|status| {

@@ -5,6 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::must_use_candidate,
     unreachable_pub,
     missing_docs,
     dead_code,
@@ -17,6 +19,8 @@ mod import;
 mod kill;
 mod poll;
 mod push;
+#[cfg(feature = "aws")]
+mod s3;
 mod streams;
 mod tail;
 

@@ -446,10 +446,15 @@ pub(super) fn access_keys(file: &Value) -> Result<Import, ImportError> {
             let id = CredentialId::aws_access_key(id).map_err(|e| {
                 ImportError::shape(&at, e.to_string(), "export the file again, unedited")
             })?;
-            if let Some(account) = id.aws_account() {
-                import
-                    .links
-                    .push((id, format!("arn:aws:iam::{account}:user/{user}")));
+            match id.aws_account() {
+                Some(account) => {
+                    let arn = format!("arn:aws:iam::{account}:user/{user}");
+                    import.links.push((id, arn));
+                }
+                None => import.note(format!(
+                    "the id {id} does not tell its account (made before 2018): it is tied to its \
+                     user by its first use"
+                )),
             }
         }
     }

@@ -23,6 +23,8 @@ const MAX_IDENTITIES: usize = 100;
 const MAX_ROWS: usize = 500;
 /// Statements shown for one action of one identity.
 const MAX_STATEMENTS: usize = 4;
+/// The action that becomes a role.
+const ASSUME: &str = "sts:assumerole";
 /// Resources shown of one such statement.
 const MAX_RESOURCES: usize = 8;
 
@@ -257,10 +259,12 @@ impl Permissions {
     fn steps<'p>(&'p self, identity: &Identity) -> Vec<(&'p Identity, Step)> {
         let all = self.statements(identity);
         let mut steps = Vec::new();
+        // Asked once: it does not depend on whom it is about.
+        let own = self.allowed(identity, &all, ASSUME);
         for target in self.identities.values() {
             if target.provider == identity.provider
                 && target.id != identity.id
-                && let Some(step) = self.trusted(identity, &all, target)
+                && let Some(step) = self.trusted(identity, &all, &own, target)
             {
                 steps.push((target, step));
             }
@@ -299,37 +303,45 @@ impl Permissions {
     }
 
     /// A step over a trust policy.
-    fn trusted(&self, identity: &Identity, all: &[&Statement], target: &Identity) -> Option<Step> {
+    fn trusted(
+        &self,
+        identity: &Identity,
+        all: &[&Statement],
+        own: &[Allowed<'_>],
+        target: &Identity,
+    ) -> Option<Step> {
+        let is_meant = |pattern: &str| {
+            matches(pattern, &identity.id) || identity.names.iter().any(|n| matches(pattern, n))
+        };
         let names = |trust: &Trust| {
             trust.principals.iter().any(|principal| {
-                aws::log_names(principal).iter().any(|p| {
-                    matches(p, &identity.id) || identity.names.iter().any(|n| matches(p, n))
-                })
+                is_meant(principal)
+                    // A trust may name a session: that is its role.
+                    || (principal.contains(":assumed-role/")
+                        && aws::log_names(principal).iter().any(|name| is_meant(name)))
             })
         };
+        let own = own
+            .iter()
+            .find(|a| a.resources.iter().any(|r| matches(r, &target.id)));
+        let trust = target
+            .trusts
+            .iter()
+            .filter(|t| t.effect == Effect::Allow && names(t))
+            .find(|t| !t.needs_own || own.is_some())?;
         let refused = target
             .trusts
             .iter()
             .any(|t| t.effect == Effect::Deny && t.conditions.is_empty() && names(t));
-        if refused {
-            return None;
-        }
-        let assume = "sts:assumerole";
-        let own = self
-            .allowed(identity, all, assume)
-            .into_iter()
-            .find(|a| a.resources.iter().any(|r| matches(r, &target.id)));
         let denied = all.iter().any(|s| {
             s.effect == Effect::Deny
                 && s.conditions.is_empty()
-                && self.has_action(&s.actions, assume)
+                && self.has_action(&s.actions, ASSUME)
                 && has_resource(&s.resources, &target.id)
         });
-        let trust = target
-            .trusts
-            .iter()
-            .filter(|t| t.effect == Effect::Allow && !denied && names(t))
-            .find(|t| !t.needs_own || own.is_some())?;
+        if refused || denied {
+            return None;
+        }
         let mut found = Step {
             from: identity.id.clone(),
             to: target.id.clone(),

@@ -523,6 +523,7 @@ fn actor(time: Timestamp, pid: u32, kind: &str) -> Option<(Actor, bool)> {
             uid: 1000,
             name: Some("ana".to_owned()),
             login_uid: None,
+            ..User::default()
         }),
         lineage,
     };

@@ -1,7 +1,8 @@
 //! Processes and who they are.
 
 use keytrail_model::process::{
-    Actor, AgentIdentity, Confidence, McpServer, Package, ProcessSummary, UnitKind, User,
+    Actor, AgentIdentity, Confidence, Container, McpServer, Package, Person, ProcessSummary,
+    UnitKind, User,
 };
 
 use super::{MAX_LINEAGE, WireError, choice, list, optional, optional_text, required, text, texts};
@@ -145,7 +146,7 @@ impl TryFrom<wire::AgentIdentity> for AgentIdentity {
             version,
             root,
             method,
-            confidence,
+            confidence: sure,
         } = wire;
         Ok(Self {
             product: text(product, "product")?,
@@ -153,12 +154,7 @@ impl TryFrom<wire::AgentIdentity> for AgentIdentity {
             version: optional_text(version, "version")?,
             root: required(root, "root")?,
             method: text(method, "method")?,
-            confidence: choice(confidence, "confidence", |confidence| match confidence {
-                wire::Confidence::Unspecified => None,
-                wire::Confidence::Low => Some(Confidence::Low),
-                wire::Confidence::Medium => Some(Confidence::Medium),
-                wire::Confidence::High => Some(Confidence::High),
-            })?,
+            confidence: confidence(sure)?,
         })
     }
 }
@@ -237,11 +233,15 @@ impl From<User> for wire::User {
             uid,
             name,
             login_uid,
+            person,
+            container,
         } = model;
         Self {
             uid,
             name,
             login_uid,
+            person: person.map(Into::into),
+            container: container.map(Into::into),
         }
     }
 }
@@ -254,11 +254,84 @@ impl TryFrom<wire::User> for User {
             uid,
             name,
             login_uid,
+            person,
+            container,
         } = wire;
         Ok(Self {
             uid,
             name: optional_text(name, "name")?,
             login_uid,
+            person: optional(person, "person")?,
+            container: optional(container, "container")?,
         })
     }
+}
+
+impl From<Person> for wire::Person {
+    fn from(model: Person) -> Self {
+        let Person {
+            uid,
+            name,
+            session,
+            method,
+            confidence,
+        } = model;
+        Self {
+            uid,
+            name,
+            session,
+            method,
+            confidence: wire::Confidence::from(confidence).into(),
+        }
+    }
+}
+
+impl TryFrom<wire::Person> for Person {
+    type Error = WireError;
+
+    fn try_from(wire: wire::Person) -> Result<Self, WireError> {
+        let wire::Person {
+            uid,
+            name,
+            session,
+            method,
+            confidence: sure,
+        } = wire;
+        Ok(Self {
+            uid,
+            name: optional_text(name, "name")?,
+            session: optional_text(session, "session")?,
+            method: text(method, "method")?,
+            confidence: confidence(sure)?,
+        })
+    }
+}
+
+impl From<Container> for wire::Container {
+    fn from(model: Container) -> Self {
+        let Container { id, runtime, pod } = model;
+        Self { id, runtime, pod }
+    }
+}
+
+impl TryFrom<wire::Container> for Container {
+    type Error = WireError;
+
+    fn try_from(wire: wire::Container) -> Result<Self, WireError> {
+        let wire::Container { id, runtime, pod } = wire;
+        Ok(Self {
+            id: text(id, "id")?,
+            runtime: optional_text(runtime, "runtime")?,
+            pod: optional_text(pod, "pod")?,
+        })
+    }
+}
+
+fn confidence(wire: i32) -> Result<Confidence, WireError> {
+    choice(wire, "confidence", |confidence| match confidence {
+        wire::Confidence::Unspecified => None,
+        wire::Confidence::Low => Some(Confidence::Low),
+        wire::Confidence::Medium => Some(Confidence::Medium),
+        wire::Confidence::High => Some(Confidence::High),
+    })
 }

@@ -631,6 +631,37 @@ pub struct User {
     pub name: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(uint32, optional, tag = "3")]
     pub login_uid: ::core::option::Option<u32>,
+    /// Who is behind the account, and in which container; absent when it cannot be told.
+    #[prost(message, optional, tag = "4")]
+    pub person: ::core::option::Option<Person>,
+    #[prost(message, optional, tag = "5")]
+    pub container: ::core::option::Option<Container>,
+}
+/// The person behind a process, who may use other accounts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Person {
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    #[prost(string, optional, tag = "2")]
+    pub name: ::core::option::Option<::prost::alloc::string::String>,
+    /// Id of the logind session.
+    #[prost(string, optional, tag = "3")]
+    pub session: ::core::option::Option<::prost::alloc::string::String>,
+    /// How that is known, in words.
+    #[prost(string, tag = "4")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(enumeration = "Confidence", tag = "5")]
+    pub confidence: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Container {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, optional, tag = "2")]
+    pub runtime: ::core::option::Option<::prost::alloc::string::String>,
+    /// Uid of the Kubernetes pod.
+    #[prost(string, optional, tag = "3")]
+    pub pod: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SocketAddress {

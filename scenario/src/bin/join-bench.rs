@@ -441,6 +441,7 @@ fn exposure(credential: u64, unit: u64, time: Timestamp) -> Fact {
                 uid: 1000,
                 name: Some("user".to_owned()),
                 login_uid: Some(1000),
+                ..User::default()
             }),
             lineage: vec![
                 summary(process, "/usr/local/bin/aws"),

@@ -242,6 +242,7 @@ impl Sensor {
                     uid: 1000,
                     name: Some(self.user.clone()),
                     login_uid: Some(1000),
+                    ..User::default()
                 }),
                 lineage: vec![
                     summary(doer.unit, &doer.exe),

@@ -157,6 +157,11 @@ impl WatchCatalogue {
         }
     }
 
+    /// How each row is read, in order: for tests and fuzzing.
+    pub fn forms(&self) -> impl Iterator<Item = Form> {
+        self.rows.iter().map(Row::form)
+    }
+
     /// How the row with this path is read: for tests of the catalogue.
     #[cfg(test)]
     pub(crate) fn form_of(&self, path: &str) -> Option<Form> {

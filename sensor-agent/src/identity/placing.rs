@@ -324,6 +324,7 @@ impl Identity {
         node.exe.clone_from(&info.exe);
         node.uid = info.uid;
         node.login_uid = info.login_uid;
+        node.cgroup.clone_from(&info.cgroup);
         node.sid = info.sid;
         node.stdio = [info.stdin, info.stdout];
         node.unit = unit;

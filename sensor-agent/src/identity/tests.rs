@@ -87,6 +87,7 @@ impl Host {
             stdout,
             uid: 1000,
             login_uid: Some(1000),
+            cgroup: None,
             view: FsView::host(),
             started: Timestamp::UNIX_EPOCH,
         }

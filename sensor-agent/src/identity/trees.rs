@@ -76,6 +76,7 @@ fn info(exec: &Exec, root: &str) -> ExecInfo {
         stdout,
         uid: 1000,
         login_uid: Some(1000),
+        cgroup: None,
         view: FsView::host(),
         started: Timestamp::UNIX_EPOCH,
     }

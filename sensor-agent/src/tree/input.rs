@@ -164,6 +164,8 @@ pub struct ExecInfo {
     pub uid: u32,
     /// Audit login uid, when set.
     pub login_uid: Option<u32>,
+    /// Its path in the unified control group hierarchy.
+    pub cgroup: Option<String>,
     /// The file tree as this process sees it.
     pub view: FsView,
     /// When the process started (not: when it called exec).

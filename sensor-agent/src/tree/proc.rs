@@ -17,6 +17,8 @@ use crate::files::{FileId, FsView};
 
 /// `USER_HZ` is 100 on every Linux architecture that the sensor supports.
 pub(crate) const TICK_NS: u64 = 10_000_000;
+/// Most of `/proc/PID/cgroup` that is read.
+const MAX_CGROUP: u64 = 8 << 10;
 /// Most environment that one process may have for us to look at it.
 const MAX_ENV: u64 = 1 << 20;
 
@@ -99,6 +101,16 @@ impl ProcEntry {
     #[must_use]
     pub fn login_uid(&self) -> Option<u32> {
         self.process.loginuid().ok().filter(|uid| *uid != u32::MAX)
+    }
+
+    /// Its path in the unified control group hierarchy (cgroups(7), `0::PATH`).
+    #[must_use]
+    pub fn cgroup(&self) -> Option<String> {
+        let mut text = String::new();
+        let file = self.process.open_relative("cgroup").ok()?;
+        file.take(MAX_CGROUP).read_to_string(&mut text).ok()?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        Some(path.to_owned())
     }
 
     /// Working directory.
@@ -185,6 +197,7 @@ impl ExecInfo {
             (self.stdin, self.stdout) = (entry.fd(0), entry.fd(1));
         }
         self.login_uid = self.login_uid.or_else(|| entry.login_uid());
+        self.cgroup = self.cgroup.take().or_else(|| entry.cgroup());
         self.view = entry.view();
     }
 
@@ -212,6 +225,7 @@ impl ExecInfo {
             stdout: entry.fd(1),
             uid: entry.uid()?,
             login_uid: entry.login_uid(),
+            cgroup: entry.cgroup(),
             view: entry.view(),
             started: boot.checked_add(SignedDuration::from_nanos(age)).ok()?,
         })

@@ -60,7 +60,8 @@ const SETS: [&str; 3] = ["instancesSet", "imagesSet", "snapshotSet"];
 /// What is taken from a request.
 #[derive(Debug, Default)]
 pub(super) struct Request<'a> {
-    pub(super) resources: Vec<Cow<'a, str>>,
+    /// By the order of the table above, not of the request.
+    pub(super) resources: Vec<(usize, Cow<'a, str>)>,
     /// The key that the request is about.
     pub(super) access_key: Option<Cow<'a, str>>,
     /// `UpdateAccessKey` and its like: the new state.
@@ -100,12 +101,14 @@ impl<'de> Visitor<'de> for RequestVisitor {
                 for item in set.get("items").items() {
                     for id in ["instanceId", "imageId", "snapshotId"] {
                         if let Some(id) = item.get(id).text() {
-                            request.resources.push(Cow::Owned(id.to_owned()));
+                            request
+                                .resources
+                                .push((RESOURCES.len(), Cow::Owned(id.to_owned())));
                         }
                     }
                 }
-            } else if RESOURCES.contains(&name.as_ref()) {
-                request.add(&name, map.next_value()?);
+            } else if let Some(rank) = RESOURCES.iter().position(|known| *known == name) {
+                request.add(rank, &name, map.next_value()?);
             } else if name == "accessKeyId" {
                 request.access_key = text(map.next_value()?);
             } else if name == "status" {
@@ -115,20 +118,24 @@ impl<'de> Visitor<'de> for RequestVisitor {
                 map.next_value::<IgnoredAny>()?;
             }
         }
+        request.resources.sort_by_key(|(rank, _)| *rank);
         Ok(request)
     }
 }
 
 impl<'a> Request<'a> {
-    fn add(&mut self, name: &str, value: Doc<'a>) {
+    fn add(&mut self, rank: usize, name: &str, value: Doc<'a>) {
         match value {
             Doc::Text(one) => {
                 if name == "roleArn" {
                     self.role = Some(one.clone());
                 }
-                self.resources.push(one);
+                self.resources.push((rank, one));
             }
-            Doc::List(many) => self.resources.extend(many.into_iter().filter_map(text)),
+            Doc::List(many) => {
+                let names = many.into_iter().filter_map(text);
+                self.resources.extend(names.map(|name| (rank, name)));
+            }
             _ => {}
         }
     }

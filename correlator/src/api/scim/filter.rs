@@ -236,6 +236,17 @@ fn values<'v>(value: &'v Value, path: &[String], into: &mut Vec<&'v Value>) {
 }
 
 impl Filter {
+    /// The name in `userName eq "..."`.
+    pub(super) fn user_name(&self) -> Option<&str> {
+        match self {
+            Self::Compare(path, Operator::Eq, value) => match path.as_slice() {
+                [name] if name.eq_ignore_ascii_case("userName") => value.as_str(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether a resource fits.
     pub(super) fn holds(&self, resource: &Value) -> bool {
         match self {

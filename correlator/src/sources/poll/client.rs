@@ -36,7 +36,7 @@ const MARGIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// Why a request brought nothing.
 #[derive(Debug, Error)]
-pub(super) enum RequestError {
+pub(in crate::sources) enum RequestError {
     /// Too many requests: not before this much time has passed.
     #[error("the provider limits the rate: it answers again in {} s", .0.as_secs())]
     Limited(Duration),
@@ -253,7 +253,10 @@ fn small_file(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// The authorities to trust; none are needed for plain HTTP to loopback.
-fn authorities(file: Option<&Path>, url: &str) -> Result<RootCerts, RequestError> {
+pub(in crate::sources) fn authorities(
+    file: Option<&Path>,
+    url: &str,
+) -> Result<RootCerts, RequestError> {
     if !url.starts_with("https:") {
         return Ok(RootCerts::new_with_certs(&[]));
     }
@@ -302,18 +305,25 @@ fn link_next(headers: &HeaderMap) -> Option<String> {
         .get_all("link")
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(",").map(str::trim).collect::<Vec<_>>())
-        .find_map(|link| {
-            let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
-            parameters
-                .split(';')
-                .any(|p| {
-                    p.trim()
-                        .strip_prefix("rel=")
-                        .is_some_and(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next"))
-                })
-                .then(|| target.to_owned())
-        })
+        .find_map(next_of)
+}
+
+/// The same in one header. A target may hold commas.
+fn next_of(value: &str) -> Option<String> {
+    let mut rest = value;
+    while let Some((_, link)) = rest.split_once('<') {
+        let (target, tail) = link.split_once('>')?;
+        let (parameters, others) = tail.split_once(',').unwrap_or((tail, ""));
+        let is_next = |parameter: &str| {
+            let rel = parameter.trim().strip_prefix("rel=");
+            rel.is_some_and(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next"))
+        };
+        if parameters.split(';').any(is_next) {
+            return Some(target.to_owned());
+        }
+        rest = others;
+    }
+    None
 }
 
 /// `Retry-After`: seconds, or a date.
@@ -372,11 +382,12 @@ mod tests {
                 Some("https://x/n"),
             ),
             (
-                vec![
-                    r#"<https://x/self>; rel="self""#,
-                    r#"<https://x/n>; rel=next"#,
-                ],
+                vec![r#"<https://x/self>; rel="self""#, "<https://x/n>; rel=next"],
                 Some("https://x/n"),
+            ),
+            (
+                vec![r#"<https://x/a?b=1,2>; rel="next""#],
+                Some("https://x/a?b=1,2"),
             ),
             (vec![r#"<https://x/p>; rel="prev""#], None),
             (vec!["nonsense"], None),

@@ -262,7 +262,7 @@ fn whole_seconds(time: Timestamp) -> String {
 }
 
 /// Percent-encodes everything but unreserved characters (RFC 3986).
-fn escaped(text: &str) -> String {
+pub(in crate::sources) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
