@@ -60,7 +60,9 @@ async fn the_recorded_inputs_replay_to_the_same_alert_bit_for_bit() {
     let rig = Rig::start(dir.path()).await;
     rig.holder("laptop", minutes_ago(0)).await;
     rig.deliver("one.json", &file(&[record("u1", minutes_ago(10))]));
-    let served = rig.alert().await;
+    let mut served = rig.alert().await;
+    // What is said beside the alert is of the moment that it is read.
+    assert!(served.as_object_mut().unwrap().remove("context").is_some());
     // Out of the store of a correlator that is running.
     let mut recorded = Vec::new();
     replay::export(&rig.data, Settings::default(), &mut recorded).unwrap();
