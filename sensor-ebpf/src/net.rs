@@ -5,9 +5,7 @@
 
 use core::ptr::{addr_of, addr_of_mut};
 
-use aya_ebpf::{
-    EbpfContext, helpers::generated::bpf_get_socket_cookie, programs::SockAddrContext,
-};
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_socket_cookie, programs::SockAddrContext};
 use keytrail_abi::{
     RecordKind,
     maps::{
@@ -213,12 +211,7 @@ pub fn emit_open(conn: &Conn, who: &Who, cookie: u64, state: u16) {
     // SAFETY: all fields are written.
     unsafe {
         emit::<ConnOpen>(&RING_NET, RecordKind::ConnOpen, |r| {
-            fill_header(
-                addr_of_mut!((*r).head),
-                RecordKind::ConnOpen,
-                who,
-                now(),
-            );
+            fill_header(addr_of_mut!((*r).head), RecordKind::ConnOpen, who, now());
             addr_of_mut!((*r).cookie).write(cookie);
             addr_of_mut!((*r).local).write(conn.local);
             addr_of_mut!((*r).remote).write(conn.remote);

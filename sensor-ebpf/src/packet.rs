@@ -152,7 +152,8 @@ pub fn on_ingress(ctx: &SkBuffContext) {
         return;
     }
     let Some(ip) = ip(ctx) else { return };
-    if ip.protocol == IPPROTO_UDP && ctx.load::<[u8; 2]>(ip.len).map(u16::from_be_bytes) == Ok(PORT_DNS)
+    if ip.protocol == IPPROTO_UDP
+        && ctx.load::<[u8; 2]>(ip.len).map(u16::from_be_bytes) == Ok(PORT_DNS)
     {
         let at = ip.len as u32 + UDP_HEADER;
         let len = ctx.len().saturating_sub(at);
@@ -165,7 +166,11 @@ fn emit_dns(ctx: &SkBuffContext, who: &Who, cookie: u64, flags: u32, at: u32, le
     if len == 0 {
         return;
     }
-    let len = if len > DNS_MAX as u32 { DNS_MAX as u32 } else { len };
+    let len = if len > DNS_MAX as u32 {
+        DNS_MAX as u32
+    } else {
+        len
+    };
     // SAFETY: all fields are written; at most the size of `data` is copied.
     unsafe {
         emit::<Dns>(&RING_DNS, RecordKind::Dns, |r| {
@@ -335,4 +340,3 @@ fn hello_total(ctx: &SkBuffContext, segment: &Segment) -> Option<u32> {
     let total = message.saturating_add(records.saturating_mul(RECORD_HEADER));
     Some(if total > HELLO_MAX { HELLO_MAX } else { total })
 }
-
