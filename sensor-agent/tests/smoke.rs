@@ -139,7 +139,7 @@ fn command_lines() {
         "docker\0run\0-i\0--rm\0-e\0TOKEN\0ghcr.io/x/y:v1",
         "uv\0run\0--directory\0/srv\0server.py\0--password\0hunter2",
         "supergateway\0--stdio\0npx -y pkg /x",
-        "env\0A=b\0timeout\05\0node\0--require\0./x.js\0server.js",
+        "env\0A=b\0timeout\x005\0node\0--require\0./x.js\0server.js",
     ]
     .map(|line| line.as_bytes().to_vec())
     .to_vec();
