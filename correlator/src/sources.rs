@@ -5,8 +5,8 @@
 //! uses together with how far their stream is read. [`config`] is what users write.
 //!
 //! Architecture invariants:
-//! - SO-2: a record that cannot be used never stops its neighbours; it is counted and noted.
-//! - SO-3: positions are committed in the transaction of the uses before them: a crash at any
+//! - DL-1: a record that cannot be used never stops its neighbours; it is counted and noted.
+//! - DL-2: positions are committed in the transaction of the uses before them: a crash at any
 //!   moment repeats at most what the record ids recognise, and loses nothing that the sender or
 //!   the medium still has.
 

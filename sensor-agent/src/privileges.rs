@@ -14,11 +14,13 @@ use thiserror::Error;
 ///   taken-over agent attach to them: the systemd unit's system call filter forbids `ptrace`.
 /// - `CAP_SETUID` and `CAP_SETGID`: the process that parses credential files is started, and when
 ///   need be replaced, as nobody. They open no file that the first one does not.
-pub const KEPT: [Capability; 4] = [
+/// - `CAP_KILL`: to end that process when it hangs; it is another account's by then.
+pub const KEPT: [Capability; 5] = [
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_SETUID,
     Capability::CAP_SETGID,
+    Capability::CAP_KILL,
 ];
 
 /// Why rights could not be given up.

@@ -288,7 +288,7 @@ fn endpoints(record: &Record<'_>, service: &str) -> Vec<String> {
     let mut names: Vec<String> = CONSOLE.iter().map(|name| (*name).to_owned()).collect();
     let label = service.strip_suffix(".amazonaws.com");
     match (label, record.aws_region.get()) {
-        (Some(label), Some(region)) if from_console => {
+        (Some(label), Some(region)) if from_console && text::is_label(region) => {
             names.push(format!("{label}.{region}.amazonaws.com"));
             names.push(service.to_ascii_lowercase());
         }

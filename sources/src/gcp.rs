@@ -192,7 +192,7 @@ fn endpoints(usage: &Consumption, service: &str, cx: &Context<'_>) -> Vec<String
         names.push(format!("{label}.mtls.googleapis.com"));
         // The older JSON APIs, and batch requests, are served under one name.
         names.push("www.googleapis.com".to_owned());
-        if let Some(region) = usage.region.as_deref().filter(|r| !r.contains(['/', '.'])) {
+        if let Some(region) = usage.region.as_deref().filter(|r| text::is_label(r)) {
             let region = of_zone(region);
             names.push(format!("{region}-{label}.googleapis.com"));
             names.push(format!("{label}.{region}.rep.googleapis.com"));

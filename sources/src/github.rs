@@ -94,7 +94,10 @@ fn chain(doc: &Doc<'_>) -> Chain {
         make::exact(CredentialKind::SshKey, &print)
     });
     // The app asks for an installation's token with a key of its own.
-    let installation = doc.get("installation_id").id().filter(|_| token.is_some());
+    let installation = doc
+        .get("installation_id")
+        .id()
+        .filter(|id| token.is_some() && text::is_number(id));
     let account = |name: &str| {
         doc.get(name)
             .text()

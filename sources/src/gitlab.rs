@@ -6,7 +6,7 @@
 //! Source: "Audit event streaming", "Log system".
 
 use keytrail_model::consumption::{ActionClass, Outcome as Ended};
-use keytrail_model::credential::{CredentialId, CredentialKind};
+use keytrail_model::credential::CredentialKind;
 
 use crate::doc::Doc;
 use crate::make::{self, Chain, Context, Found, Outcome, found};
@@ -130,7 +130,9 @@ fn chain(doc: &Doc<'_>, details: &Doc<'_>, failed_token: Option<&str>) -> Chain 
     let author = author.filter(|id| !id.starts_with('-') && id != "0");
     let nobody = author.is_none() && doc.get("author_id").id().is_some();
     let named = user(doc, details).filter(|_| !nobody);
-    let by_number: Option<CredentialId> = author.and_then(|id| account(&format!("user-{id}")));
+    let by_number = author
+        .filter(|id| text::is_number(id))
+        .and_then(|id| account(&format!("user-{id}")));
     Chain::default()
         .then(token)
         .then(named.and_then(account))

@@ -14,6 +14,20 @@ use crate::secret;
 /// Characters kept of a free text.
 pub const MAX_TEXT: usize = 512;
 
+/// True for decimal digits only: what is put behind a prefix must not bring a secret with it.
+pub(crate) fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// True for a label of a server name in lower case, such as a region: what becomes part of a longer
+/// name must not bring a secret with it.
+pub(crate) fn is_label(text: &str) -> bool {
+    (1..=40).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
 /// A text as it may be kept: at most [`MAX_TEXT`] characters, secrets struck out.
 #[must_use]
 pub fn kept(text: &str) -> String {

@@ -111,17 +111,31 @@ fn cases() -> Vec<Case> {
             true,
         ),
         case(
-            "a record without a key id",
-            beside(with(10, "/userIdentity/accessKeyId", Value::Null), 11),
+            "a record without a key id, nor any other identity",
+            beside(with(10, "/userIdentity", json!({"type": "Unknown"})), 11),
             "cloudtrail_no_credential",
             1,
             false,
         ),
         case(
-            "a key id that is none",
+            "a key id that is none: the account is what is left to join on",
             beside(
                 with(12, "/userIdentity/accessKeyId", json!("HIDDEN_DUE_TO_x")),
                 13,
+            ),
+            "cloudtrail_masked_id",
+            2,
+            false,
+        ),
+        case(
+            "a key id that is none, and no account",
+            beside(
+                with(
+                    20,
+                    "/userIdentity",
+                    json!({"accessKeyId": "HIDDEN_DUE_TO_x"}),
+                ),
+                21,
             ),
             "cloudtrail_rejected_bad_key",
             1,

@@ -128,9 +128,9 @@ fn once_loaded_the_sensor_keeps_only_the_right_to_read() {
     let correlator = Correlator::start(&programs, dir.path()).unwrap();
     let scope = slice.group("rights").unwrap();
     let mut sensor = Sensor::start(&programs, &correlator, dir.path(), &scope).unwrap();
-    // CAP_DAC_READ_SEARCH (2), CAP_SETGID (6), CAP_SETUID (7), CAP_SYS_PTRACE (19), in every thread
-    // and for good.
-    let kept = format!("{:016x}", 1_u64 << 2 | 1 << 6 | 1 << 7 | 1 << 19);
+    // CAP_DAC_READ_SEARCH (2), CAP_KILL (5), CAP_SETGID (6), CAP_SETUID (7), CAP_SYS_PTRACE (19), in
+    // every thread and for good.
+    let kept = format!("{:016x}", 1_u64 << 2 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 19);
     for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
         assert_eq!(rights(sensor.id(), set), [kept.as_str()], "{set}");
     }

@@ -102,7 +102,7 @@ fn graph(ws: &Workspace, ui: &Ui) -> Result<String> {
     let mut bench = Command::new("cargo");
     bench
         .args(["run", "--release", "--quiet", "--package", "keytrail-graph"])
-        .args(["--example", "bench"])
+        .args(["--example", "graph-bench"])
         .current_dir(&ws.root);
     let mut report = String::new();
     let mut tail = cmd::Tail::default();

@@ -1,7 +1,7 @@
 //! Where every delivery ends: a record becomes uses, is left out or refused, and is counted; uses
 //! are committed together with how far their stream is read.
 //!
-//! Architecture invariant (SO-2): a record that cannot be used never stops its neighbours. It is
+//! Architecture invariant (DL-1): a record that cannot be used never stops its neighbours. It is
 //! counted by reason and noted in the source's dead-letter file without its content.
 
 use std::io::BufRead;

@@ -18,6 +18,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, Write as _};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -128,7 +129,8 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has nothing to finish: the socket's end would end it too, if it still listens.
+        // It has nothing to finish. The socket's end ends it if it still listens, the signal if not.
+        let _already_closed = self.socket.shutdown(Shutdown::Both);
         let _already_gone = self.child.kill();
         let _reaped = self.child.wait();
     }

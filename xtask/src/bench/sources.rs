@@ -41,12 +41,17 @@ struct Rate {
 pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32) -> Result<String> {
     let step = ui.step("building the measure");
     let mut build = ws.cargo(&["build", "--release", "--locked"]);
-    build.args(["--package", "keytrail-sources", "--example", "bench"]);
+    build.args([
+        "--package",
+        "keytrail-sources",
+        "--example",
+        "sources-bench",
+    ]);
     cmd::quiet(ws, &step, "build-bench-sources", &mut build)?;
     step.done();
     let rounds = rounds.clamp(1, 15);
     let step = ui.step(format!("{rounds} rounds of every source's file"));
-    let program = ws.binary("examples/bench");
+    let program = ws.binary("examples/sources-bench");
     let folder = ws.cache.join("bench-sources");
     let made = cmd::output(Command::new(&program).arg("make").arg(&folder).arg(MIB));
     let made = made.with_context(|| format!("{} could not make its files", program.display()))?;

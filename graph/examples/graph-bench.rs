@@ -1,7 +1,7 @@
 //! Measures the graph at a million edges: how long questions take, how much memory it has.
 //!
 //! `cargo xtask bench graph`, or
-//! `cargo run --release -p keytrail-graph --example bench -- [edges]`.
+//! `cargo run --release -p keytrail-graph --example graph-bench -- [edges]`.
 
 #![allow(
     clippy::unwrap_used,
