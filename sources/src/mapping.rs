@@ -122,7 +122,9 @@ struct Condition {
 #[serde(deny_unknown_fields)]
 struct Service {
     name: String,
-    /// Server names under which it is reached, as suffixes.
+    /// Server names under which it is reached, as suffixes; empty where every organisation has its
+    /// own, which the source's settings name.
+    #[serde(default)]
     endpoints: Vec<String>,
     /// Members that hold the server's name or address.
     #[serde(default)]
@@ -221,11 +223,7 @@ impl Mapping {
         if self.title.trim().is_empty() {
             return fault("title", "say what people call this log");
         }
-        for (key, paths) in [
-            ("time", &self.time),
-            ("action", &self.action),
-            ("service.endpoints", &self.service.endpoints),
-        ] {
+        for (key, paths) in [("time", &self.time), ("action", &self.action)] {
             if paths.is_empty() {
                 return fault(key, "name at least one");
             }
