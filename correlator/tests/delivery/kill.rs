@@ -146,8 +146,16 @@ fn sigkill_loses_nothing_and_repeats_nothing() {
         Arc::new(AtomicBool::new(false)),
         Arc::new(Mutex::new(String::new())),
     );
+    let data = dir.path().join("data");
     let mut program = Program::start(dir.path());
     program.push.clone_into(&mut target.lock().unwrap());
+    // What was rotated away before reading ever began is history, not loss: begin first.
+    std::fs::write(&log, line("tail-first")).unwrap();
+    let start = Instant::now();
+    while taken(&data) < 1 {
+        assert!(start.elapsed() < Duration::from_secs(20), "never begun");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let writer = {
         let (log, written, stop) = (log.clone(), Arc::clone(&written), Arc::clone(&stop));
         std::thread::spawn(move || write_log(log, &written, &stop))
@@ -170,13 +178,13 @@ fn sigkill_loses_nothing_and_repeats_nothing() {
     stop.store(true, Ordering::SeqCst);
     writer.join().unwrap();
     pusher.join().unwrap();
-    let expected =
-        u64::from(written.load(Ordering::SeqCst)) + u64::from(acknowledged.load(Ordering::SeqCst));
+    let expected = 1
+        + u64::from(written.load(Ordering::SeqCst))
+        + u64::from(acknowledged.load(Ordering::SeqCst));
     assert!(
         acknowledged.load(Ordering::SeqCst) > 0,
         "something was pushed"
     );
-    let data = dir.path().join("data");
     let start = Instant::now();
     let mut last = 0;
     while start.elapsed() < Duration::from_secs(40) && last < expected {
