@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keytrail_pki::fault::TlsFault;
 use keytrail_pki::identity::{IdentityError, PeerIdentity};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +28,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 4096;
 /// Pause after the operating system refused to accept (out of descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How long, and for how many bytes, a refused peer is still listened to.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES: u64 = 64 << 10;
 
 /// Who is at the other end.
 #[derive(Clone, Debug)]
@@ -110,7 +113,7 @@ async fn shake(
         return None;
     }
     let acceptor = TlsAcceptor::from(shared.tls());
-    match acceptor.accept(stream).await {
+    match acceptor.accept(stream).into_fallible().await {
         Ok(inner) => {
             let (_, connection) = inner.get_ref();
             let identity = connection
@@ -123,14 +126,26 @@ async fn shake(
                 _permit: permit,
             })
         }
-        Err(error) => {
+        Err((error, stream)) => {
             let (fault, detail) =
                 TlsFault::of_io(&error).unwrap_or((TlsFault::Other, error.to_string()));
             let line = format!("{} ({detail})", advice(fault));
             failed(shared, address, fault.as_str(), &line);
+            linger(stream).await;
             None
         }
     }
+}
+
+/// Lets the peer read the alert. Closing while its bytes lie unread would make the kernel reset the
+/// connection, and a reset takes the alert with it: the sensor would not know why.
+async fn linger(mut stream: TcpStream) {
+    let drained = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    // Whether it is read is the peer's business.
+    drop(tokio::time::timeout(LINGER, drained).await);
 }
 
 fn failed(shared: &Shared, address: SocketAddr, kind: &'static str, what: &str) {
