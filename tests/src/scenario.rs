@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use jiff::SignedDuration;
 use keytrail_model::alert::{Alert, Verdict};
 use serde_json::{Value, json};
 
@@ -240,17 +241,21 @@ pub(crate) fn check_session(checks: &mut Checks<'_>, lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every sensor's watermark has passed what has happened so far, as it has long before
-/// AWS delivers a log in production.
+/// How far a watermark must be past a use before the use can be judged: the log gives whole seconds,
+/// so the use may lie anywhere in its second, and the two clocks may differ by a little.
+const JUDGED_AFTER: SignedDuration = SignedDuration::from_secs(2);
+
+/// Waits until every sensor's watermark has passed what has happened so far and all that the log's
+/// whole seconds leave open, as it has long before AWS delivers a log in production.
 ///
 /// # Errors
 /// When it does not within a minute.
 pub(crate) fn let_watermarks_pass(correlator: &Correlator) -> Result<()> {
-    let now = jiff::Timestamp::now();
+    let settled = jiff::Timestamp::now() + JUDGED_AFTER;
     wait_for("the sensor's watermark", Duration::from_mins(1), || {
         let sensors: Value = correlator.get("/v1/sensors")?;
         let marks = texts(&sensors, "watermark");
-        let passed = |m: &String| m.parse::<jiff::Timestamp>().is_ok_and(|m| m > now);
+        let passed = |m: &String| m.parse::<jiff::Timestamp>().is_ok_and(|m| m > settled);
         Ok((!marks.is_empty() && marks.iter().all(passed)).then_some(()))
     })
     .with_context(|| format!("sensors: {:?}", correlator.get_text("/v1/sensors")))

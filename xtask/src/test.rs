@@ -211,13 +211,28 @@ fn cargo_test(
 fn play(ws: &Workspace, ui: &Ui, counts: &mut Counts) -> Result<()> {
     let step = ui.step("the demo");
     let log = ws.logs().join("demo.log");
-    let status = cmd::stream(&mut demo::command(ws), &log, |_, line| step.line(line))?;
+    let mut wrong = Vec::new();
+    let mut last = String::new();
+    let status = cmd::stream(&mut demo::command(ws), &log, |_, line| {
+        step.line(line);
+        if let Some((_, what)) = line.split_once("WRONG ") {
+            wrong.push(what.to_owned());
+        }
+        if !line.trim().is_empty() {
+            line.trim().clone_into(&mut last);
+        }
+    })?;
     step.done();
     if status.success() {
         counts.passed += 1;
-    } else {
-        counts.fail("demo", &format!("{status}; log: {}", log.display()));
+        return Ok(());
     }
+    // the log is gone with the machine: the report itself must say what was wrong
+    if wrong.is_empty() {
+        wrong.push(last);
+    }
+    let (wrong, log) = (wrong.join("; "), log.display());
+    counts.fail("demo", &format!("{status}: {wrong}; log: {log}"));
     Ok(())
 }
 
