@@ -264,7 +264,14 @@ fn ask(
             Caller::Address { address } => {
                 let local = candidate.opened.local.ip();
                 let over = (candidate.key, local);
-                host.address_match(settings, over, *address, usage.time, candidate.fresh)
+                let known =
+                    host.address_match(settings, over, *address, usage.time, candidate.fresh);
+                match known {
+                    Some(AddressMatch::Local | AddressMatch::SameNetwork) => known,
+                    // A pool of the table of networks is as good as one in the settings.
+                    _ if settings.is_own(usage) => Some(AddressMatch::Declared),
+                    _ => known,
+                }
             }
             Caller::Unknown | Caller::Service { .. } => Some(AddressMatch::NotRecorded),
         };
@@ -374,7 +381,7 @@ fn refuse(
         ));
     }
     if let Caller::Address { address } = usage.caller
-        && host.is_own_address(settings, address, usage.time)
+        && (settings.is_own(usage) || host.is_own_address(settings, address, usage.time))
         && let Some((daemon, through)) = host.units.asked_before(claim.line, window.to)
     {
         return Answer::Waiting(format!(

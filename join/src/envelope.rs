@@ -4,6 +4,10 @@
 //! somewhere else, by a principal that is known well enough, is `outside-envelope`. Nothing was seen
 //! on an endpoint, so this is never more. As with baselines a use is judged by the uses before it in
 //! event time, and what is outside teaches nothing.
+//!
+//! The name of a network is the one that its record was given when it was taken in. Loading,
+//! updating or taking away a table of networks changes names and not places, so it makes no alert:
+//! an address next to which the principal has been is never new.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,8 +32,10 @@ const TWO_SIGNS: (u64, i64) = (8, 2);
 const ONE_SIGN: (u64, i64) = (24, 12);
 /// A principal used from more networks or regions than this has no envelope to speak of.
 const MAX_PLACES: usize = 4;
-/// Most entries of each list of an envelope.
+/// Most entries of each list of an envelope ...
 const MAX_LISTED: usize = 32;
+/// ... and of announced routes.
+const MAX_ROUTES: usize = 256;
 
 /// The network that a use came from: its autonomous system, or the neighbourhood of its address
 /// where no table of networks is loaded.
@@ -37,20 +43,42 @@ pub(crate) fn network_of(usage: &Consumption) -> Option<String> {
     if let Some(asn) = usage.network.as_ref().and_then(|network| network.asn) {
         return Some(format!("AS{asn}"));
     }
+    address_of(usage).map(area)
+}
+
+fn address_of(usage: &Consumption) -> Option<IpAddr> {
     match usage.caller {
-        Caller::Address {
-            address: IpAddr::V4(v4),
-        } => {
-            let [a, b, ..] = v4.octets();
-            Some(format!("{a}.{b}.0.0/16"))
-        }
-        Caller::Address {
-            address: IpAddr::V6(v6),
-        } => {
-            let [a, b, ..] = v6.segments();
-            Some(format!("{a:x}:{b:x}::/32"))
-        }
+        Caller::Address { address } => Some(address),
         Caller::Service { .. } | Caller::Unknown => None,
+    }
+}
+
+/// The neighbourhood of an address.
+fn area(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            format!("{a}.{b}.0.0/16")
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, ..] = v6.segments();
+            format!("{a:x}:{b:x}::/32")
+        }
+    }
+}
+
+/// The smallest part of the Internet's routing table that can hold an address: networks filter
+/// longer prefixes (RFC 7454, section 6.1.3), so that all of it is in one autonomous system.
+fn route(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, c, ..] = v6.segments();
+            format!("{a:x}:{b:x}:{c:x}::/48")
+        }
     }
 }
 
@@ -86,21 +114,38 @@ fn client_of(usage: &Consumption) -> Option<String> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
     credential: CredentialId,
-    network: Option<String>,
-    /// The network is an autonomous system, not a guess by address.
-    named: bool,
+    /// The autonomous system, as the use's record names it.
+    system: Option<u32>,
+    /// The neighbourhood of the address: /16, or /32 for IPv6.
+    area: Option<String>,
+    /// What is announced as one on the Internet at the least: /24, or /48 for IPv6.
+    route: Option<String>,
+    /// It is one of the organisation's own egress addresses.
+    own: bool,
     country: Option<String>,
     region: Option<String>,
     client: Option<String>,
 }
 
-/// What is known of a principal.
+/// How often and for how long something was seen.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Known {
+struct Tally {
     uses: u64,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
-    networks: BTreeSet<String>,
+}
+
+/// What is known of a principal.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Known {
+    all: Tally,
+    /// Of uses whose network was named: from when on a table was loaded.
+    named: Tally,
+    /// Of uses whose country was named.
+    placed: Tally,
+    systems: BTreeSet<u32>,
+    areas: BTreeSet<String>,
+    routes: BTreeSet<String>,
     countries: BTreeSet<String>,
     regions: BTreeSet<String>,
     clients: BTreeSet<String>,
@@ -126,23 +171,11 @@ pub(crate) struct Envelopes {
     by_last: BTreeSet<(Timestamp, String)>,
 }
 
-impl Known {
-    fn learn(&mut self, time: Timestamp, place: &Place) {
+impl Tally {
+    fn add(&mut self, time: Timestamp) {
         self.uses += 1;
         self.first = Some(self.first.map_or(time, |first| first.min(time)));
         self.last = self.last.max(Some(time));
-        for (list, new) in [
-            (&mut self.networks, &place.network),
-            (&mut self.countries, &place.country),
-            (&mut self.regions, &place.region),
-            (&mut self.clients, &place.client),
-        ] {
-            if let Some(new) = new
-                && list.len() < MAX_LISTED
-            {
-                list.insert(new.clone());
-            }
-        }
     }
 
     fn warm(&self, (uses, hours): (u64, i64)) -> bool {
@@ -152,40 +185,100 @@ impl Known {
         };
         self.uses >= uses && span >= hours
     }
+}
+
+/// Adds to a bounded list.
+fn list<T: Ord + Clone>(known: &mut BTreeSet<T>, new: Option<&T>, most: usize) {
+    if let Some(new) = new
+        && known.len() < most
+    {
+        known.insert(new.clone());
+    }
+}
+
+/// What is not in a list that holds anything at all.
+fn unknown<'a, T: Ord>(known: &BTreeSet<T>, now: Option<&'a T>) -> Option<&'a T> {
+    now.filter(|now| !known.contains(*now) && !known.is_empty())
+}
+
+/// Whether a list is short enough to say something.
+fn narrow<T>(known: &BTreeSet<T>) -> bool {
+    known.len() <= MAX_PLACES
+}
+
+impl Known {
+    fn learn(&mut self, time: Timestamp, place: &Place) {
+        self.all.add(time);
+        if place.system.is_some() {
+            self.named.add(time);
+        }
+        if place.country.is_some() {
+            self.placed.add(time);
+        }
+        list(&mut self.systems, place.system.as_ref(), MAX_LISTED);
+        list(&mut self.areas, place.area.as_ref(), MAX_LISTED);
+        list(&mut self.routes, place.route.as_ref(), MAX_ROUTES);
+        list(&mut self.countries, place.country.as_ref(), MAX_LISTED);
+        list(&mut self.regions, place.region.as_ref(), MAX_LISTED);
+        list(&mut self.clients, place.client.as_ref(), MAX_LISTED);
+    }
+
+    /// Whether the principal is known at this very place, whatever it was called then: a table's
+    /// update gives places other names, and moves nobody.
+    fn has_been(&self, place: &Place) -> bool {
+        let known = |list: &BTreeSet<String>, one: &Option<String>| {
+            one.as_ref().is_some_and(|one| list.contains(one))
+        };
+        place.own
+            || known(&self.routes, &place.route)
+            // A principal of more places than are kept is judged by their neighbourhoods.
+            || (self.routes.len() >= MAX_ROUTES && known(&self.areas, &place.area))
+    }
+
+    /// The network that a use came from, if the principal never was there, and whether that is
+    /// certain by itself. Names are compared with names, neighbourhoods with neighbourhoods: that
+    /// a table was loaded or taken away is no news of the principal.
+    fn new_network(&self, place: &Place) -> Option<(String, bool)> {
+        if let Some(system) = place.system
+            && self.named.warm(TWO_SIGNS)
+        {
+            unknown(&self.systems, Some(&system)).filter(|_| narrow(&self.systems))?;
+            return Some((format!("AS{system}"), self.named.warm(ONE_SIGN)));
+        }
+        let area = unknown(&self.areas, place.area.as_ref()).filter(|_| narrow(&self.areas))?;
+        // A neighbourhood of addresses is a guess: alone it says nothing.
+        Some((area.clone(), false))
+    }
 
     /// What is outside about a use, in words.
     fn judge(&self, place: &Place) -> Option<String> {
-        if !self.warm(TWO_SIGNS) {
+        if !self.all.warm(TWO_SIGNS) {
             return None;
         }
-        let new = |known: &BTreeSet<String>, now: &Option<String>| {
-            now.as_ref()
-                .filter(|now| !known.contains(*now) && !known.is_empty())
-                .map(|now| shown(now, 80).to_string())
-        };
-        let narrow = |known: &BTreeSet<String>| known.len() <= MAX_PLACES;
-        let network = new(&self.networks, &place.network).filter(|_| narrow(&self.networks));
-        let country = new(&self.countries, &place.country).filter(|_| narrow(&self.countries));
-        let region = new(&self.regions, &place.region).filter(|_| narrow(&self.regions));
-        let client = new(&self.clients, &place.client);
+        let moved = !self.has_been(place);
+        let network = self.new_network(place).filter(|_| moved);
+        let country = unknown(&self.countries, place.country.as_ref())
+            .filter(|_| moved && narrow(&self.countries) && self.placed.warm(TWO_SIGNS));
+        let region = unknown(&self.regions, place.region.as_ref());
+        let region = region.filter(|_| narrow(&self.regions));
+        let client = unknown(&self.clients, place.client.as_ref());
         let away = network.is_some() || country.is_some();
-        let mut signs: Vec<String> = Vec::new();
-        signs.extend(network.as_ref().map(|n| format!("from network {n}")));
-        signs.extend(country.as_ref().map(|c| format!("from country {c}")));
-        signs.extend(region.as_ref().map(|r| format!("in region {r}")));
-        let enough = if away && (region.is_some() || client.is_some()) {
-            true
-        } else if self.warm(ONE_SIGN) {
-            // A neighbourhood of addresses is a guess: alone it says nothing.
-            (network.is_some() && place.named) || country.is_some() || region.is_some()
-        } else {
-            false
-        };
-        if !enough || signs.is_empty() {
+        let two = away && (region.is_some() || client.is_some());
+        let one = self.all.warm(ONE_SIGN)
+            && (network.as_ref().is_some_and(|(_, certain)| *certain)
+                || (country.is_some() && self.placed.warm(ONE_SIGN))
+                || region.is_some());
+        if !two && !one {
             return None;
         }
-        signs.extend(client.map(|c| format!("with client {c}")));
-        Some(signs.join(", "))
+        let words = |what: &str, which: &String| format!("{what} {}", shown(which, 80));
+        let signs = [
+            network.map(|(network, _)| words("from network", &network)),
+            country.map(|country| words("from country", country)),
+            region.map(|region| words("in region", region)),
+            client.map(|client| words("with client", client)),
+        ];
+        Some(signs.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -249,13 +342,17 @@ impl Join {
             return;
         };
         let principal = principal_of(&u.usage);
-        let network = network_of(&u.usage);
-        let counts = u.state == UseState::Unwatched && network.is_some();
+        let address = address_of(&u.usage);
+        let network = u.usage.network.as_ref();
+        let system = network.and_then(|n| n.asn);
+        let counts = u.state == UseState::Unwatched && (address.is_some() || system.is_some());
         let place = Place {
             credential: id.clone(),
-            named: network.as_ref().is_some_and(|n| n.starts_with("AS")),
-            network,
-            country: u.usage.network.as_ref().and_then(|n| n.country.clone()),
+            system,
+            area: address.map(area),
+            route: address.map(route),
+            own: self.settings.is_own(&u.usage),
+            country: network.and_then(|n| n.country.clone()),
             region: u.usage.region.clone(),
             client: client_of(&u.usage),
         };

@@ -235,7 +235,7 @@ fn outside(state: &Credential) -> Option<Finding> {
     let (key, text) = state.outside.first_key_value()?;
     let usage = &state.uses.get(key)?.usage;
     let text = format!(
-        "used{} {text}, where its principal never was; no sensor sees this principal",
+        "used{}: {text}, where its principal never was; no sensor sees this principal",
         from_where(usage)
     );
     let records = state.outside.keys().map(|key| key.1.to_string()).collect();

@@ -76,6 +76,17 @@ impl Settings {
             .any(|net| net.contains(&address))
     }
 
+    /// True when a use came out of the organisation's own egress: declared here, or in a pool of
+    /// the table of networks when it was taken in.
+    pub(crate) fn is_own(&self, usage: &Consumption) -> bool {
+        let pooled = usage.network.as_ref().is_some_and(|n| n.pool.is_some());
+        let declared = match usage.caller {
+            Caller::Address { address } => self.is_declared(address),
+            Caller::Service { .. } | Caller::Unknown => false,
+        };
+        pooled || declared
+    }
+
     /// True when a connection goes to a declared proxy.
     pub(crate) fn is_proxy(&self, name: Option<&str>, remote: IpAddr) -> bool {
         self.proxies.iter().any(|proxy| {

@@ -534,10 +534,13 @@ fn explained_use(u: &Use) -> Option<ExplainedUse> {
     }
 }
 
-/// ` from 198.51.100.66`, or nothing where the record does not say.
+/// ` from 198.51.100.66, AS64500 Example Hosting, NL`, or nothing where the record does not say.
 pub(crate) fn from_where(usage: &Consumption) -> String {
     match &usage.caller {
-        Caller::Address { address } => format!(" from {address}"),
+        Caller::Address { address } => match usage.network.as_ref().filter(|n| !n.is_empty()) {
+            Some(network) => format!(" from {address}, {network}"),
+            None => format!(" from {address}"),
+        },
         Caller::Service { .. } | Caller::Unknown => String::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! Cloud-side use of a credential, whatever system recorded it.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::credential::CredentialId;
 use crate::ids::RecordId;
+use crate::text::shown;
 
 /// One use of one credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,8 +132,10 @@ pub enum ActionClass {
     ModelCall,
 }
 
-/// The network that an address belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// The network that an address belongs to, as it was known when the use was taken in.
+///
+/// It is part of the recorded use: a later table says nothing about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Network {
     /// Autonomous system number.
@@ -140,6 +144,48 @@ pub struct Network {
     pub organisation: Option<String>,
     /// ISO 3166 country code.
     pub country: Option<String>,
+    /// The provider's published range that holds the address (`AWS EC2 eu-west-1`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The organisation's own egress pool that holds the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+}
+
+impl Network {
+    /// True when nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// `AS64500 Example Hosting (AWS EC2 eu-west-1), NL`, untrusted text escaped.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let organisation = self.organisation.as_deref().map(|name| shown(name, 80));
+        let system = match (self.asn, organisation) {
+            (Some(asn), Some(name)) => Some(format!("AS{asn} {name}")),
+            (Some(asn), None) => Some(format!("AS{asn}")),
+            (None, Some(name)) => Some(name.to_string()),
+            (None, None) => None,
+        };
+        let provider = self.provider.as_deref().map(|name| shown(name, 80));
+        let place = match (system, provider) {
+            (Some(system), Some(provider)) => Some(format!("{system} ({provider})")),
+            (Some(system), None) => Some(system),
+            (None, Some(provider)) => Some(provider.to_string()),
+            (None, None) => None,
+        };
+        let country = self
+            .country
+            .as_deref()
+            .map(|code| shown(code, 8).to_string());
+        let pool = self.pool.as_deref();
+        let pool = pool.map(|name| format!("own egress pool {}", shown(name, 80)));
+        let parts: Vec<String> = [place, country, pool].into_iter().flatten().collect();
+        f.write_str(&parts.join(", "))
+    }
 }
 
 /// How a record names its credential.
@@ -185,4 +231,48 @@ pub enum Outcome {
     Success,
     /// It was refused or failed, with the provider's error code.
     Failure(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_told_in_words() {
+        let network = |asn, organisation: &str, provider: &str, country: &str, pool: &str| {
+            let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            Network {
+                asn,
+                organisation: text(organisation),
+                country: text(country),
+                provider: text(provider),
+                pool: text(pool),
+            }
+        };
+        for (network, words) in [
+            (network(None, "", "", "", ""), ""),
+            (
+                network(Some(64_500), "Example Hosting", "", "NL", ""),
+                "AS64500 Example Hosting, NL",
+            ),
+            (
+                network(Some(64_500), "", "AWS EC2 eu-west-1", "IE", ""),
+                "AS64500 (AWS EC2 eu-west-1), IE",
+            ),
+            (
+                network(None, "", "GitHub actions", "", ""),
+                "GitHub actions",
+            ),
+            (
+                network(Some(64_500), "Office", "", "", "vpn"),
+                "AS64500 Office, own egress pool vpn",
+            ),
+            (
+                network(Some(64_500), "a\nb", "", "", ""),
+                "AS64500 a\\u{a}b",
+            ),
+        ] {
+            assert_eq!(network.to_string(), words);
+        }
+    }
 }

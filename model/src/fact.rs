@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::consumption::Network;
 use crate::coverage::Coverage;
 use crate::credential::CredentialId;
 use crate::ids::{BootId, ConnectionId, EventRef, HostId, ProcessKey};
@@ -387,4 +388,7 @@ pub struct Watermark {
     /// the correlator's network.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub seen_from: Option<IpAddr>,
+    /// Whose network that is, where a table of networks was loaded when it arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_network: Option<Network>,
 }

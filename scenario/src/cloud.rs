@@ -99,8 +99,10 @@ fn details(world: &World, usage: &mut Consumption, words: &mut Words) -> Result<
         asn: words.parse("asn", "autonomous system number")?,
         organisation: words.get("org"),
         country: words.get("country"),
+        provider: words.get("provider"),
+        pool: words.get("pool"),
     };
-    if network.asn.is_some() || network.organisation.is_some() || network.country.is_some() {
+    if !network.is_empty() {
         usage.network = Some(network);
     }
     Ok(())

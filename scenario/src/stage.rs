@@ -180,6 +180,7 @@ fn watermark(host: &HostWorld, time: Timestamp, seen_from: Option<IpAddr>) -> Re
         clock_offset_ms: i64::try_from(host.offset.as_millis()).unwrap_or(0),
         clock_error_ms: 5,
         seen_from,
+        seen_network: None,
     }))
 }
 

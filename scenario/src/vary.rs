@@ -359,6 +359,7 @@ fn second_host(steps: &mut Vec<Step>) -> Result<(), &'static str> {
                 clock_offset_ms: 0,
                 clock_error_ms: 5,
                 seen_from: None,
+                seen_network: None,
             }),
             automatic: true,
         });

@@ -138,7 +138,7 @@ fn fill(usage: &mut Consumption, doc: &Doc<'_>, cx: &Context<'_>) {
         usage.network = Some(Network {
             asn,
             organisation,
-            country: None,
+            ..Network::default()
         });
     }
 }

@@ -147,7 +147,7 @@ fn show(out: &mut String, usage: &Consumption) {
         usage
             .network
             .as_ref()
-            .map(|n| format!("{n:?}"))
+            .map(|n| n.to_string())
             .unwrap_or_default(),
     );
     line("  with", usage.user_agent.clone().unwrap_or_default());

@@ -209,6 +209,7 @@ fn holder(
             clock_offset_ms: 0,
             clock_error_ms: 1,
             seen_from: Some([198, 51, 100, 1].into()),
+            seen_network: None,
         }),
     })
 }

@@ -111,7 +111,7 @@ pub(super) fn lineage(lineage: &Lineage, style: Style) -> String {
             UseState::Declared { .. } => style.good("declared   "),
             UseState::Unexplained { .. } => style.alarm("UNEXPLAINED"),
         };
-        let (usage, from) = (&view.usage, caller(&view.usage.caller));
+        let (usage, from) = (&view.usage, caller(&view.usage));
         put!(
             out,
             "  {}  {state}  {} from {from}",

@@ -348,7 +348,7 @@ fn unexplained(one: &UnexplainedUse) -> Moment {
         "{}{} from {}",
         call(usage),
         outcome(&usage.outcome),
-        caller(&usage.caller)
+        caller(usage)
     )];
     let mut detail = Vec::new();
     if let Some(region) = &usage.region {
@@ -393,9 +393,13 @@ pub(super) fn call(usage: &Consumption) -> String {
     format!("{}:{}", text(service), text(&usage.action))
 }
 
-pub(super) fn caller(caller: &Caller) -> String {
-    match caller {
-        Caller::Address { address } => address.to_string(),
+/// Where a use came from: `192.0.2.66, AS64500 Example Hosting, NL`.
+pub(super) fn caller(usage: &Consumption) -> String {
+    match &usage.caller {
+        Caller::Address { address } => match usage.network.as_ref().filter(|n| !n.is_empty()) {
+            Some(network) => format!("{address}, {network}"),
+            None => address.to_string(),
+        },
         Caller::Service { service } => format!("the service {}", text(service)),
         Caller::Unknown => "an address that the record does not name".to_owned(),
     }

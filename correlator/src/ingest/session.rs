@@ -349,6 +349,7 @@ impl Session {
             clock_error_ms: u32::try_from(clock.error.as_millis().saturating_add(1))
                 .unwrap_or(u32::MAX),
             seen_from: Some(self.seen_from),
+            seen_network: None,
         }))
     }
 

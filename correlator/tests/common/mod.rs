@@ -294,6 +294,7 @@ pub fn holder(host: &str, until: Timestamp) -> IngestBatch {
             clock_offset_ms: 0,
             clock_error_ms: 1,
             seen_from: Some([198, 51, 100, 1].into()),
+            seen_network: None,
         }),
         host,
         boot,

@@ -24,7 +24,8 @@
 //! 5  use r1 KEY sts GetCallerIdentity from 198.51.100.66 at sts.us-east-1.amazonaws.com
 //!                                             from: an address, - or svc for a service; at: or -
 //!        then, in any number: mints=KEY descends=KEY,KEY class=secret-read region=eu-west-1
-//!        on=RESOURCE revokes=KEY asn=64500 country=DE client=NAME as=PRINCIPAL weak failed
+//!        on=RESOURCE revokes=KEY asn=64500 country=DE pool=NAME client=NAME as=PRINCIPAL weak
+//!        failed
 //! 10+60*20 use ...                            twenty times, every 60 seconds; `%` in the record's
 //!                                             name, and in on=, becomes the number
 //! 9  tick
@@ -179,6 +180,7 @@ fn parse_line(scenario: &mut Scenario, words: &[&str]) -> Option<()> {
                 clock_offset_ms: option("offset").map_or(Some(0), |o| o.parse().ok())?,
                 clock_error_ms: 5,
                 seen_from: option("seen").and_then(|address| address.parse().ok()),
+                seen_network: None,
             }));
         }
         [time, host, ref rest @ ..] => {
@@ -250,13 +252,7 @@ fn parse_use(time: Timestamp, words: &[&str]) -> Option<Consumption> {
 }
 
 fn apply_option(usage: &mut Consumption, option: &str) -> Option<()> {
-    let network = |usage: &Consumption| {
-        usage.network.clone().unwrap_or(Network {
-            asn: None,
-            organisation: None,
-            country: None,
-        })
-    };
+    let network = |usage: &Consumption| usage.network.clone().unwrap_or_default();
     match option.split_once('=').unwrap_or((option, "")) {
         ("mints", child) => usage.minted = Some(key(child)),
         ("descends", all) => usage.descends = all.split(',').map(key).collect(),
@@ -275,6 +271,12 @@ fn apply_option(usage: &mut Consumption, option: &str) -> Option<()> {
         ("country", code) => {
             usage.network = Some(Network {
                 country: Some(code.to_owned()),
+                ..network(usage)
+            });
+        }
+        ("pool", name) => {
+            usage.network = Some(Network {
+                pool: Some(name.to_owned()),
                 ..network(usage)
             });
         }

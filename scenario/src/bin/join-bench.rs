@@ -324,6 +324,7 @@ impl Part {
             clock_offset_ms: 0,
             clock_error_ms: 5,
             seen_from: Some(outside(host)),
+            seen_network: None,
         }));
         self.count();
     }

@@ -58,6 +58,7 @@ pub(super) fn hosted_runners(random: &mut Random, now: Timestamp, endpoints: u32
                     asn: Some(8_075),
                     organisation: Some("Microsoft".to_owned()),
                     country: Some("US".to_owned()),
+                    ..Network::default()
                 }),
                 ..Consumption::new(
                     RecordId(format!("simulated:runner-{number}-{call}")),

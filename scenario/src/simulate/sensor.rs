@@ -156,6 +156,7 @@ impl Sensor {
             clock_offset_ms: self.offset_ms,
             clock_error_ms: 8,
             seen_from: self.seen_from,
+            seen_network: None,
         };
         // After the facts of the same moment.
         air.send(

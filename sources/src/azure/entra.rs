@@ -115,8 +115,8 @@ fn network(record: &Record<'_>) -> Option<Network> {
         .map(str::to_owned);
     (asn.is_some() || country.is_some()).then_some(Network {
         asn,
-        organisation: None,
         country,
+        ..Network::default()
     })
 }
 
