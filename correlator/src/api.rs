@@ -15,6 +15,7 @@ mod credentials;
 mod graph;
 mod guard;
 mod imports;
+mod networks;
 mod owners;
 mod problem;
 mod records;
@@ -44,6 +45,7 @@ pub use alerts::{AlertList, AlertSummary, AlertView};
 pub use credentials::{CredentialList, CredentialSummary};
 pub use graph::{DependentsView, ReachView};
 pub use imports::{ImportList, Imported};
+pub use networks::NetworkOf;
 pub use problem::{ErrorCode, Problem};
 pub use sensors::{SensorList, SensorView};
 pub use status::{Status, StoreStatus};
@@ -149,6 +151,7 @@ impl ApiState {
         (name = "credentials", description = "Credential -> holders -> uses"),
         (name = "graph", description = "What a credential reaches, who depends on it, how it got there"),
         (name = "owners", description = "Who answers for an endpoint and for a credential"),
+        (name = "networks", description = "Whose network an address belongs to"),
         (name = "sensors", description = "What each endpoint's sensor sees and lost"),
         (name = "status", description = "Counts and health")
     )
@@ -185,6 +188,8 @@ fn open_router() -> OpenApiRouter<ApiState> {
         .routes(routes!(owners::list_directories))
         .routes(routes!(owners::import_directory, owners::forget_directory))
         .routes(routes!(owners::owners_of))
+        .routes(routes!(networks::get_networks))
+        .routes(routes!(networks::network_of))
         .routes(routes!(sensors::list_sensors))
         .routes(routes!(status::get_status))
         .routes(routes!(records::post_records))

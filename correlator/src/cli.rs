@@ -9,6 +9,7 @@ mod commands;
 mod graph;
 mod import;
 mod lists;
+mod networks;
 mod owners;
 mod render;
 mod run;
@@ -55,6 +56,9 @@ enum Command {
     /// Sources of cloud-side uses: what each has brought, how late it is
     #[command(subcommand)]
     Source(SourceCommand),
+    /// Whose network an address belongs to, and the files that say so
+    #[command(subcommand)]
+    Networks(networks::NetworksCommand),
     /// Take log files in, once
     Import(import::ImportArgs),
     /// Counts, sizes and sources

@@ -9,12 +9,13 @@ use keytrail_join::Settings;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::networks::NetworksConfig;
 use crate::sources::config::{SourceConfig, SourceError};
 
 /// Prefix of the environment variables; `KEYTRAIL_JOIN__RETENTION_DAYS` is `join.retention_days`.
 const PREFIX: &str = "KEYTRAIL_";
 /// Top-level settings: other `KEYTRAIL_*` variables belong to other programs.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "data_dir",
     "listen_ingest",
     "listen_api",
@@ -31,6 +32,7 @@ const KEYS: [&str; 16] = [
     "heartbeat_ms",
     "log_days",
     "join",
+    "networks",
 ];
 
 /// Why there are no settings.
@@ -96,6 +98,8 @@ pub struct Config {
     pub log_days: u32,
     /// The join's settings.
     pub join: Settings,
+    /// Files that say whose network an address belongs to.
+    pub networks: NetworksConfig,
 }
 
 impl Default for Config {
@@ -117,6 +121,7 @@ impl Default for Config {
             heartbeat_ms: 5000,
             log_days: 46,
             join: Settings::default(),
+            networks: NetworksConfig::default(),
         }
     }
 }

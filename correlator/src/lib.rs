@@ -17,6 +17,7 @@ pub mod counters;
 pub mod graph;
 mod hex;
 pub mod ingest;
+pub mod networks;
 pub mod owners;
 pub mod partition;
 pub mod replay;

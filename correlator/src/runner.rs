@@ -28,6 +28,7 @@ pub use work::UsesBatch;
 use crate::clock;
 use crate::counters::Counters;
 use crate::graph::Index;
+use crate::networks::Networks;
 use crate::partition::Engine;
 use crate::store::{Store, StoreError};
 use work::Work;
@@ -143,6 +144,13 @@ pub fn start(
 }
 
 impl Running {
+    /// Looks networks of addresses up in `networks` from now on. Before the handle is shared.
+    #[must_use]
+    pub fn with_networks(mut self, networks: Networks) -> Self {
+        self.handle.set_networks(networks);
+        self
+    }
+
     /// Takes in what is queued, saves a snapshot, ends the thread.
     pub async fn stop(self) {
         self.handle.stop().await;

@@ -13,6 +13,7 @@ use crate::api::{self, ApiState, ApiToken, MoreCounters, token::TokenError};
 use crate::config::Config;
 use crate::counters::{CounterView, Counters};
 use crate::ingest::{Ingest, IngestConfig, IngestError};
+use crate::networks::Networks;
 use crate::runner::{self, Handle, RunnerError, Running};
 use crate::sources::{self, Intake, StartError};
 use crate::store::{Store, StoreError};
@@ -87,11 +88,14 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, ServeError> {
         let counters = Arc::new(Counters::default());
         let running = restore(&config, Arc::clone(&counters)).await?;
+        let stop = CancellationToken::new();
+        let (networks, networks_task) =
+            Networks::start(&config.networks, &config.data_dir, stop.clone()).await;
+        let running = running.with_networks(networks);
         let handle = running.handle.clone();
         let token = ApiToken::load_or_create(&config.data_dir)?;
         let scim_token =
             ApiToken::load_or_create_file(&config.data_dir.join(api::scim::TOKEN_FILE))?;
-        let stop = CancellationToken::new();
         let ingest = Ingest::start(ingest_config(&config), Arc::new(handle.clone())).await?;
         let ingest_address = ingest.address();
         let enrol = config.data_dir.join("enrol");
@@ -119,6 +123,7 @@ impl Server {
         };
         let mut tasks = vec![
             tokio::spawn(pulse),
+            networks_task,
             tokio::spawn(renew_token(enrol, Arc::clone(&shared_ingest), stop.clone())),
         ];
         tasks.extend(sources.tasks);

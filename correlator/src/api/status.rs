@@ -11,6 +11,7 @@ use super::problem::read;
 use super::{ApiState, Problem};
 use crate::clock;
 use crate::counters::CounterView;
+use crate::networks::NetworksView;
 use crate::sources::SourceStatus;
 
 /// How the correlator is doing.
@@ -26,6 +27,9 @@ pub struct Status {
     pub store: StoreStatus,
     /// Where cloud-side uses come from.
     pub sources: Vec<SourceStatus>,
+    /// Files that networks of addresses are looked up in, with their ages.
+    #[serde(default)]
+    pub networks: NetworksView,
     /// Everything counted since this process began.
     pub counters: Vec<CounterView>,
 }
@@ -70,6 +74,7 @@ pub(super) async fn get_status(State(state): State<ApiState>) -> Result<Json<Sta
     let mut counters = state.0.handle.counters().view();
     counters.extend((state.0.more.0)());
     counters.extend(state.0.handle.graph().view());
+    counters.extend(state.0.handle.networks().counters());
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: state.0.started,
@@ -85,6 +90,7 @@ pub(super) async fn get_status(State(state): State<ApiState>) -> Result<Json<Sta
             wal_bytes: totals.wal_bytes,
         },
         sources: state.0.sources.iter().map(|source| source.view()).collect(),
+        networks: state.0.handle.networks().view(),
         counters,
     }))
 }

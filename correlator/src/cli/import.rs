@@ -15,6 +15,7 @@ use super::client::Api;
 use super::style::print;
 use crate::config::{Config, Flags};
 use crate::counters::Counters;
+use crate::networks::Networks;
 use crate::runner;
 use crate::sources::import::{ImportReport, import, parser};
 use crate::sources::plain;
@@ -69,7 +70,9 @@ fn offline(args: &ImportArgs, sum: &mut ImportReport) -> Result<()> {
     let data_dir = &args.client.data_dir;
     let store = Store::open(data_dir)?;
     let options = config.runner_options();
+    let networks = Networks::load(&config.networks, data_dir);
     let running = runner::start(store, options, Arc::new(Counters::default()))?;
+    let running = running.with_networks(networks);
     let mut ended = Ok(());
     for file in &args.files {
         let parser = parser(&args.kind, args.mapping.clone())?;

@@ -6,8 +6,8 @@ use keytrail_join::{Lineage, UseState};
 use keytrail_model::coverage::CoverageState;
 use keytrail_model::text::shown;
 
-use super::Style;
 use super::render::{call, caller, time, verdict};
+use super::{Style, networks};
 use crate::api::{AlertList, CredentialList, SensorList, SensorView, Status};
 use crate::sources::SourceStatus;
 
@@ -283,6 +283,7 @@ pub(super) fn status(status: &Status, style: Style) -> String {
         store.wal_bytes
     );
     out.push_str(&sources(&status.sources, style));
+    out.push_str(&networks::files(&status.networks, style));
     put!(out, "\n{}", style.head("Since start"));
     for counter in status.counters.iter().filter(|c| c.value > 0) {
         put!(

@@ -9,8 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Command, ExportArgs, ServeArgs, bench, commands, graph, import, owners, scenario, simulate,
-    style,
+    Command, ExportArgs, ServeArgs, bench, commands, graph, import, networks, owners, scenario,
+    simulate, style,
 };
 use crate::config::{Config, Flags};
 use crate::serve::Server;
@@ -25,6 +25,7 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Owners(command) => owners::run(command),
         Command::Sensor(command) => commands::sensor(&command),
         Command::Source(command) => commands::source(&command),
+        Command::Networks(command) => networks::run(&command),
         Command::Import(args) => {
             log_to_stderr("warn");
             import::run(args)

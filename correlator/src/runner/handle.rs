@@ -13,6 +13,7 @@ use super::{PULSE, RunnerError};
 use crate::counters::Counters;
 use crate::graph::Index;
 use crate::ingest::sink::{IngestBatch, IngestSink, SinkError};
+use crate::networks::Networks;
 use crate::store::{Document, Reader};
 
 /// A changed alert, announced after its commit.
@@ -41,6 +42,7 @@ pub struct Handle {
     reader: Reader,
     counters: Arc<Counters>,
     index: Arc<Index>,
+    networks: Networks,
 }
 
 impl Handle {
@@ -57,22 +59,38 @@ impl Handle {
             reader,
             counters,
             index,
+            networks: Networks::default(),
         }
+    }
+
+    pub(super) fn set_networks(&mut self, networks: Networks) {
+        self.networks = networks;
+    }
+
+    /// The table of networks, for questions.
+    #[must_use]
+    pub fn networks(&self) -> &Networks {
+        &self.networks
     }
 
     /// Takes facts in; returns once they are durable.
     ///
     /// # Errors
     /// When the store does not take them, or the runner is stopping: then nothing was taken.
-    pub async fn ingest(&self, batch: IngestBatch) -> Result<(), RunnerError> {
+    pub async fn ingest(&self, mut batch: IngestBatch) -> Result<(), RunnerError> {
+        if let Some(watermark) = &mut batch.watermark {
+            self.networks.fill_watermark(watermark);
+        }
         self.ask(|reply| Work::Ingest(Box::new(batch), reply)).await
     }
 
-    /// Takes uses in; returns once they are durable and judged.
+    /// Takes uses in, each with the network of its address as the table has it now (NW-1); returns
+    /// once they are durable and judged.
     ///
     /// # Errors
     /// As [`Handle::ingest`].
-    pub async fn uses(&self, batch: UsesBatch) -> Result<UsesReply, RunnerError> {
+    pub async fn uses(&self, mut batch: UsesBatch) -> Result<UsesReply, RunnerError> {
+        self.networks.fill(&mut batch.uses);
         self.ask(|reply| Work::Uses(batch, reply)).await
     }
 
@@ -80,7 +98,8 @@ impl Handle {
     ///
     /// # Errors
     /// As [`Handle::ingest`].
-    pub fn uses_blocking(&self, batch: UsesBatch) -> Result<UsesReply, RunnerError> {
+    pub fn uses_blocking(&self, mut batch: UsesBatch) -> Result<UsesReply, RunnerError> {
+        self.networks.fill(&mut batch.uses);
         let (reply, answer) = oneshot::channel();
         self.sender
             .blocking_send(Work::Uses(batch, reply))

@@ -44,7 +44,7 @@ pub(super) fn misuse(one: &ExplainedUse) -> Moment {
         call(usage),
         text(&one.by),
         text(&one.host.0),
-        caller(&usage.caller)
+        caller(usage)
     )];
     if !usage.resources.is_empty() {
         let all: Vec<String> = usage.resources.iter().map(|r| text(r)).collect();
