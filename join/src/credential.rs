@@ -76,7 +76,7 @@ pub(crate) type UseKey = (Timestamp, RecordId);
 pub(crate) enum Again {
     /// All that are kept.
     All,
-    /// Those that no connection explains so far.
+    /// Those that are unexplained or undecided so far.
     Unsettled,
     /// Those within this stretch of time.
     Between(Timestamp, Timestamp),
@@ -209,16 +209,7 @@ impl Credential {
     pub(crate) fn wanted(&self, again: Again) -> Vec<UseKey> {
         match again {
             Again::All => self.uses.keys().cloned().collect(),
-            Again::Unsettled => {
-                let settled = |u: &Use| {
-                    matches!(
-                        u.state,
-                        UseState::Explained { .. } | UseState::ServiceSide { .. }
-                    )
-                };
-                let unsettled = self.uses.iter().filter(|(_, u)| !settled(u));
-                unsettled.map(|(key, _)| key.clone()).collect()
-            }
+            Again::Unsettled => self.open.iter().cloned().collect(),
             Again::Between(from, to) | Again::Relearn(from, to) => self
                 .uses
                 .range((from, RecordId(String::new()))..)
