@@ -113,6 +113,8 @@ pub(crate) struct Credential {
     pub(crate) outside: BTreeMap<UseKey, String>,
     /// Records that revoked it.
     pub(crate) revoked: BTreeSet<UseKey>,
+    /// Records that made it valid again.
+    pub(crate) restored: BTreeSet<UseKey>,
     /// Under which time it is listed among the unwatched.
     pub(crate) listed: Option<Timestamp>,
     /// Totals of the uses that are kept.
@@ -320,6 +322,7 @@ impl Credential {
         }
         self.holders.retain(|_, holdings| !holdings.is_empty());
         self.revoked.retain(|(time, _)| *time >= horizon);
+        self.restored.retain(|(time, _)| *time >= horizon);
         self.holders.is_empty() && self.uses.is_empty()
     }
 

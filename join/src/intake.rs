@@ -18,8 +18,9 @@ use crate::{Join, descent, egress};
 /// Most credentials kept that no sensor has ever seen. Beyond it, the one longest unused goes.
 const MAX_UNWATCHED: usize = 100_000;
 
-/// Most revocations remembered of one credential: the first counts.
-const MAX_REVOCATIONS: usize = 8;
+/// Most revocations of one credential that are remembered, and most of their opposites: the first
+/// ones.
+const MAX_REVOCATIONS: usize = 32;
 
 impl Join {
     fn host(&mut self, id: &HostId, time: Timestamp) -> &mut Host {
@@ -333,22 +334,27 @@ impl Join {
         }
     }
 
-    /// Notes that a record revoked a credential.
+    /// Notes that a record revoked a credential, or made it valid again.
     fn revoke(&mut self, usage: &Consumption, pending: &mut Pending) {
-        let Some(revoked) = &usage.revoked else {
-            return;
-        };
         if usage.outcome != Outcome::Success {
             return;
         }
-        self.know(revoked, usage.time);
-        if let Some(state) = self.credentials.get_mut(revoked) {
-            state.revoked.insert((usage.time, usage.id.clone()));
-            while state.revoked.len() > MAX_REVOCATIONS {
-                state.revoked.pop_last();
+        for (id, revoked) in [(&usage.revoked, true), (&usage.restored, false)] {
+            let Some(id) = id else { continue };
+            self.know(id, usage.time);
+            if let Some(state) = self.credentials.get_mut(id) {
+                let list = if revoked {
+                    &mut state.revoked
+                } else {
+                    &mut state.restored
+                };
+                list.insert((usage.time, usage.id.clone()));
+                while list.len() > MAX_REVOCATIONS {
+                    list.pop_last();
+                }
             }
+            pending.tell(id);
         }
-        pending.tell(revoked);
     }
 
     /// Lists a credential that no sensor has seen under its last use.
