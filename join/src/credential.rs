@@ -76,7 +76,7 @@ pub(crate) type UseKey = (Timestamp, RecordId);
 pub(crate) enum Again {
     /// All that are kept.
     All,
-    /// Those that no connection explains so far.
+    /// Those that are unexplained or undecided so far.
     Unsettled,
     /// Those within this stretch of time.
     Between(Timestamp, Timestamp),
@@ -113,6 +113,8 @@ pub(crate) struct Credential {
     pub(crate) outside: BTreeMap<UseKey, String>,
     /// Records that revoked it.
     pub(crate) revoked: BTreeSet<UseKey>,
+    /// Records that made it valid again.
+    pub(crate) restored: BTreeSet<UseKey>,
     /// Under which time it is listed among the unwatched.
     pub(crate) listed: Option<Timestamp>,
     /// Totals of the uses that are kept.
@@ -209,16 +211,7 @@ impl Credential {
     pub(crate) fn wanted(&self, again: Again) -> Vec<UseKey> {
         match again {
             Again::All => self.uses.keys().cloned().collect(),
-            Again::Unsettled => {
-                let settled = |u: &Use| {
-                    matches!(
-                        u.state,
-                        UseState::Explained { .. } | UseState::ServiceSide { .. }
-                    )
-                };
-                let unsettled = self.uses.iter().filter(|(_, u)| !settled(u));
-                unsettled.map(|(key, _)| key.clone()).collect()
-            }
+            Again::Unsettled => self.open.iter().cloned().collect(),
             Again::Between(from, to) | Again::Relearn(from, to) => self
                 .uses
                 .range((from, RecordId(String::new()))..)
@@ -329,6 +322,7 @@ impl Credential {
         }
         self.holders.retain(|_, holdings| !holdings.is_empty());
         self.revoked.retain(|(time, _)| *time >= horizon);
+        self.restored.retain(|(time, _)| *time >= horizon);
         self.holders.is_empty() && self.uses.is_empty()
     }
 

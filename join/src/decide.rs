@@ -1,6 +1,7 @@
 //! What is thought of one use: explained, unexplained, or not yet to be said.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use keytrail_model::affinity;
@@ -8,10 +9,10 @@ use keytrail_model::alert::AddressMatch;
 use keytrail_model::consumption::{Caller, Consumption};
 use keytrail_model::coverage::CoverageState;
 use keytrail_model::credential::CredentialId;
-use keytrail_model::ids::{EventRef, HostId};
+use keytrail_model::ids::HostId;
 use keytrail_model::text::shown;
 
-use crate::credential::Via;
+use crate::credential::{Use, Via};
 use crate::descent::Standing;
 use crate::egress::Sighting;
 use crate::host::unit::Unit;
@@ -21,15 +22,15 @@ use crate::settings::Settings;
 
 /// A record is written a moment after the call: a connection that closed this much before still
 /// carries it.
-const CLOSE_SLACK: SignedDuration = SignedDuration::from_secs(2);
+pub(crate) const CLOSE_SLACK: SignedDuration = SignedDuration::from_secs(2);
 /// A connection that opened at most this long before a use is *fresh*: the use is likely to be
 /// what it was opened for.
 pub(crate) const FRESH: SignedDuration = SignedDuration::from_secs(5);
 /// A gap this long before a use may hide the opening of the connection that carried it.
 pub(crate) const GAP_REACH: SignedDuration = SignedDuration::from_mins(10);
-/// Cloud records come in any order, most within an hour: for so long a use over a connection whose
-/// outside address is not known yet is not judged.
-const SETTLE: SignedDuration = SignedDuration::from_hours(1);
+/// Cloud records come in any order, most within an hour, the last ones about a day late: for so long
+/// a use over a connection whose outside address is not known yet is not judged.
+const SETTLE: SignedDuration = SignedDuration::from_hours(24);
 /// A use this long before the first exposure is still judged: residual clock skew.
 const EXPOSURE_SKEW: SignedDuration = SignedDuration::from_secs(2);
 
@@ -75,6 +76,13 @@ struct Candidate<'a> {
     /// It goes to a declared proxy, which may have carried it on to any name.
     proxy: bool,
     fresh: bool,
+}
+
+impl Candidate<'_> {
+    /// The connection and its own address.
+    fn over(&self) -> (ConnKey, IpAddr) {
+        (self.key, self.opened.local.ip())
+    }
 }
 
 /// Connections on `host` that can have carried `usage`.
@@ -127,14 +135,15 @@ struct Claim<'a> {
     line: &'a [CredentialId],
 }
 
-/// What one holder has to say.
-enum Answer {
-    Explains {
-        address: AddressMatch,
-        connection: EventRef,
-        by: String,
-        via: Via,
-    },
+/// What one holder has to say whose connections account for the use.
+struct Explains<'a> {
+    address: AddressMatch,
+    host: (&'a HostId, &'a Host),
+    candidate: Candidate<'a>,
+}
+
+/// What one holder has to say whose connections do not.
+enum Refusal {
     Waiting(String),
     No(String),
 }
@@ -156,6 +165,67 @@ impl From<UseState> for Decision {
             waits_for: Vec::new(),
         }
     }
+}
+
+impl From<Explains<'_>> for Decision {
+    fn from(best: Explains<'_>) -> Self {
+        let (id, host) = best.host;
+        let opened = best.candidate.opened;
+        let label = host.units.get(opened.unit).and_then(Unit::label);
+        Self {
+            state: UseState::Explained {
+                connection: opened.event.clone(),
+                address: best.address,
+                by: label.unwrap_or_else(|| opened.exe.clone()),
+            },
+            via: Some(Via {
+                host: id.clone(),
+                name: best.candidate.name.map(str::to_owned),
+                unit: opened.unit,
+            }),
+            waits_for: Vec::new(),
+        }
+    }
+}
+
+/// Decides a use of which everything was decided before, when only the facts of `changed` are other
+/// ones now. `None`: nothing follows from them, or all holders are to be asked.
+///
+/// A key in the hands of hundreds of hosts would otherwise be asked of all of them at every
+/// connection of each.
+pub(crate) fn decide_on(
+    settings: &Settings,
+    (id, host): (&HostId, &Host),
+    standing: &Standing,
+    known: &Use,
+) -> Option<Anew> {
+    let (
+        UseState::Explained {
+            address: before, ..
+        },
+        Some(via),
+    ) = (&known.state, &known.via)
+    else {
+        return None;
+    };
+    if via.host == *id {
+        return None;
+    }
+    // Of equally good explanations that of the first holder counts, the weak ones last.
+    let rank = |id: &HostId| (!standing.holders.contains_key(id), id.clone());
+    let found = explain(settings, (id, host), &known.usage).ok();
+    let better = found.filter(|new| {
+        new.address < *before || (new.address == *before && rank(id) < rank(&via.host))
+    });
+    Some(better.map_or(Anew::Same, |best| Anew::Other(best.into())))
+}
+
+/// What became of a use when the facts of one host changed.
+pub(crate) enum Anew {
+    /// What was thought of it holds.
+    Same,
+    /// Something else.
+    Other(Decision),
 }
 
 /// Decides `usage`, whose credential stands as `standing`, from everything that is known.
@@ -183,47 +253,43 @@ pub(crate) fn decide(
         )];
         return UseState::Unexplained { because }.into();
     }
-    let mut waiting_for = Vec::new();
-    let mut waits_for = Vec::new();
-    let mut because = Vec::new();
-    let mut best: Option<(AddressMatch, EventRef, String, Via)> = None;
+    let mut best: Option<Explains<'_>> = None;
+    let mut silent = Vec::new();
     let strong = standing.holders.iter().map(|(id, since)| (id, since, true));
     let weak = standing.weak.iter().map(|(id, since)| (id, since, false));
     for (id, since, strong) in strong.chain(weak) {
         let Some(host) = hosts.get(id) else { continue };
-        let claim = Claim {
-            since: *since,
-            line: &standing.line,
-        };
-        match ask(settings, id, host, &claim, usage) {
-            Answer::Explains {
-                address,
-                connection,
-                by,
-                via,
-            } => {
-                if best.as_ref().is_none_or(|(known, ..)| address < *known) {
-                    best = Some((address, connection, by, via));
+        match explain(settings, (id, host), usage) {
+            Ok(new) => {
+                if best
+                    .as_ref()
+                    .is_none_or(|known| new.address < known.address)
+                {
+                    best = Some(new);
                 }
             }
-            Answer::Waiting(why) if strong => {
+            Err(foreign) if strong => silent.push((id, host, *since, foreign)),
+            Err(_) => {}
+        }
+    }
+    if let Some(best) = best {
+        return best.into();
+    }
+    let mut waiting_for = Vec::new();
+    let mut waits_for = Vec::new();
+    let mut because = Vec::new();
+    for (id, host, since, foreign) in silent {
+        let claim = Claim {
+            since,
+            line: &standing.line,
+        };
+        match refuse(settings, id, host, &claim, usage, &foreign) {
+            Refusal::Waiting(why) => {
                 waiting_for.push(why);
                 waits_for.push(id.clone());
             }
-            Answer::No(why) if strong => because.push(why),
-            Answer::Waiting(_) | Answer::No(_) => {}
+            Refusal::No(why) => because.push(why),
         }
-    }
-    if let Some((address, connection, by, via)) = best {
-        return Decision {
-            state: UseState::Explained {
-                connection,
-                address,
-                by,
-            },
-            via: Some(via),
-            waits_for: Vec::new(),
-        };
     }
     if let Some(record) = &standing.waiting
         && standing.holders.is_empty()
@@ -249,21 +315,19 @@ pub(crate) fn decide(
     }
 }
 
-/// Asks one holder for a connection that accounts for the use.
-fn ask(
+/// Asks one holder for a connection that accounts for the use. `Err`: there is none; those that
+/// would but for the address.
+fn explain<'a>(
     settings: &Settings,
-    id: &HostId,
-    host: &Host,
-    claim: &Claim<'_>,
+    (id, host): (&'a HostId, &'a Host),
     usage: &Consumption,
-) -> Answer {
-    let mut foreign = None;
+) -> Result<Explains<'a>, Vec<Candidate<'a>>> {
+    let mut foreign = Vec::new();
     let mut best: Option<(AddressMatch, Candidate<'_>)> = None;
     for candidate in candidates(settings, host, usage) {
         let matched = match &usage.caller {
             Caller::Address { address } => {
-                let local = candidate.opened.local.ip();
-                let over = (candidate.key, local);
+                let over = candidate.over();
                 let known =
                     host.address_match(settings, over, *address, usage.time, candidate.fresh);
                 match known {
@@ -297,29 +361,18 @@ fn ask(
                     best = Some((matched, candidate));
                 }
             }
-            None if candidate.right => foreign = Some(candidate),
+            None if candidate.right => foreign.push(candidate),
             Some(_) | None => {}
         }
     }
-    if let Some((address, candidate)) = best {
-        let unit = candidate.opened.unit;
-        let by = host
-            .units
-            .get(unit)
-            .and_then(Unit::label)
-            .unwrap_or_else(|| candidate.opened.exe.clone());
-        return Answer::Explains {
+    match best {
+        Some((address, candidate)) => Ok(Explains {
             address,
-            connection: candidate.opened.event.clone(),
-            by,
-            via: Via {
-                host: id.clone(),
-                name: candidate.name.map(str::to_owned),
-                unit,
-            },
-        };
+            host: (id, host),
+            candidate,
+        }),
+        None => Err(foreign),
     }
-    refuse(settings, id, host, claim, usage, foreign.as_ref())
 }
 
 /// No connection fits: says whether that is certain.
@@ -329,21 +382,21 @@ fn refuse(
     host: &Host,
     claim: &Claim<'_>,
     usage: &Consumption,
-    foreign: Option<&Candidate<'_>>,
-) -> Answer {
+    foreign: &[Candidate<'_>],
+) -> Refusal {
     let window = Window::of(usage, host);
     // A host that came to hold the credential only after the use has no say in it.
     let since = claim.since;
     let since = since.checked_sub(EXPOSURE_SKEW).unwrap_or(since);
     if since > window.to {
-        return Answer::No(format!(
+        return Refusal::No(format!(
             "{id}: holds the credential only since after this use"
         ));
     }
     match host.watermark {
-        None => return Answer::Waiting(format!("{id}: its sensor has not reported yet")),
+        None => return Refusal::Waiting(format!("{id}: its sensor has not reported yet")),
         Some(reached) if reached < window.to => {
-            return Answer::Waiting(format!(
+            return Refusal::Waiting(format!(
                 "{id}: its sensor has not reported past that time yet"
             ));
         }
@@ -352,7 +405,7 @@ fn refuse(
     let reach = window.from.checked_sub(GAP_REACH).unwrap_or(window.from);
     if let Some(gap) = host.blind_between(reach, window.to) {
         let (from, to) = (gap.from, gap.to);
-        return Answer::Waiting(format!(
+        return Refusal::Waiting(format!(
             "{id}: saw nothing from {from} to {to} ({})",
             gap.reason
         ));
@@ -361,21 +414,23 @@ fn refuse(
         .forgotten_before
         .is_some_and(|forgotten| window.from < forgotten)
     {
-        return Answer::Waiting(format!(
+        return Refusal::Waiting(format!(
             "{id}: its connections of that time are no longer kept"
         ));
     }
     if let Some(missing) = blinding_row(host) {
-        return Answer::Waiting(format!("{id}: this kernel does not show {missing}"));
+        return Refusal::Waiting(format!("{id}: this kernel does not show {missing}"));
     }
     // Over a connection that was no longer fresh only other records tell the address, and those may
     // still be on their way.
     let settled = window.to.checked_add(SETTLE).unwrap_or(window.to);
-    if let (Some(candidate), Caller::Address { .. }) = (foreign, &usage.caller)
-        && !host.knows_outside(candidate.opened.local.ip(), usage.time)
+    if let Caller::Address { address } = usage.caller
         && host.watermark.is_some_and(|reached| reached < settled)
+        && foreign
+            .iter()
+            .any(|c| !c.fresh && host.may_turn_out(c.over(), address, usage.time))
     {
-        return Answer::Waiting(format!(
+        return Refusal::Waiting(format!(
             "{id}: had a connection to it open, from an outside address that other records may \
              still tell"
         ));
@@ -384,7 +439,7 @@ fn refuse(
         && (settings.is_own(usage) || host.is_own_address(settings, address, usage.time))
         && let Some((daemon, through)) = host.units.asked_before(claim.line, window.to)
     {
-        return Answer::Waiting(format!(
+        return Refusal::Waiting(format!(
             "{id}: the use came from its own address, and a holder had asked {} through {} to act \
              for it, which is not seen",
             shown(daemon, 40),
@@ -393,15 +448,15 @@ fn refuse(
     }
     let target = usage.server_name.as_deref().unwrap_or(&usage.service);
     let target = shown(target, 120);
-    match (foreign, &usage.caller) {
+    match (foreign.last(), &usage.caller) {
         (Some(candidate), Caller::Address { address }) => {
             let local = candidate.opened.local.ip();
-            Answer::No(format!(
+            Refusal::No(format!(
                 "{id}: had a connection to {target} open from {local}, but the use came from \
                  {address}, which is not an address of this host"
             ))
         }
-        _ => Answer::No(format!(
+        _ => Refusal::No(format!(
             "{id}: no connection to {target} was open at {}, and all its facts up to then are in",
             usage.time
         )),

@@ -9,7 +9,7 @@
 //! around that time. Everything here is a function of the *set* of sightings, never of their order
 //! of arrival (JN-2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::{SignedDuration, Timestamp};
@@ -25,6 +25,8 @@ pub(crate) const NEAR: SignedDuration = SignedDuration::from_mins(30);
 pub(crate) const POOLED: SignedDuration = SignedDuration::from_hours(24);
 /// How long the address of the sensor's own stream is believed on either side of being seen.
 pub(crate) const STREAM: SignedDuration = SignedDuration::from_mins(30);
+/// Records so close to each other tell of calls over the same fresh connection.
+const TOGETHER: SignedDuration = SignedDuration::from_secs(6);
 /// Most sightings kept per host.
 const MAX_SIGHTINGS: usize = 4_096;
 
@@ -54,13 +56,20 @@ impl Sighting {
 fn is_translated(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
-            v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || (a == 100 && b & 0xc0 == 64)
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || is_carriers(address)
         }
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Addresses between a carrier's translator and its customers. Source: RFC 6598.
+fn is_carriers(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            a == 100 && b & 0xc0 == 64
+        }
+        IpAddr::V6(_) => false,
     }
 }
 
@@ -135,17 +144,65 @@ impl Host {
         if settings.is_declared(outside) {
             return Some(AddressMatch::Declared);
         }
-        let seen = self.seen_from.iter().any(|(address, span)| {
-            (*address == outside || same_network(*address, outside))
-                && within(time, span.first, span.last, STREAM)
-        });
-        if seen {
+        if self.streams_from(outside, time) {
             return Some(AddressMatch::SeenFrom);
         }
-        if !is_translated(local) {
+        if !is_translated(local) || self.contradicted(settings, (key, local), outside, time) {
             return None;
         }
-        self.learned((key, local), outside, time, fresh)
+        self.learned(settings, (key, local), outside, time, fresh)
+    }
+
+    /// True when the correlator saw this host's stream come from `outside` around `time`.
+    fn streams_from(&self, outside: IpAddr, time: Timestamp) -> bool {
+        self.seen_from.iter().any(|(address, span)| {
+            (*address == outside || same_network(*address, outside))
+                && within(time, span.first, span.last, STREAM)
+        })
+    }
+
+    /// True when `outside` is an address of this host around `time` whatever its sightings say.
+    fn is_sure(&self, settings: &Settings, outside: IpAddr, time: Timestamp) -> bool {
+        settings.is_declared(outside) || self.streams_from(outside, time)
+    }
+
+    /// True when the connection is known to have had another address in those seconds: a record
+    /// shows a sure one, and no other way out of the host can have carried that. Two parties then
+    /// called in the same seconds, and the other address is not the host's.
+    fn contradicted(
+        &self,
+        settings: &Settings,
+        (key, local): (ConnKey, IpAddr),
+        outside: IpAddr,
+        time: Timestamp,
+    ) -> bool {
+        let from = time.checked_sub(TOGETHER).unwrap_or(time);
+        let to = time.checked_add(TOGETHER).unwrap_or(time);
+        self.of_local(local, from, to)
+            .filter(|s| s.connection == key && pool(s.outside) != pool(outside))
+            .filter(|s| self.is_sure(settings, s.outside, time))
+            .any(|sure| self.ways_to(sure.outside, time).0 < 2)
+    }
+
+    /// Ways out of the host that showed `outside` in the seconds around `time`, and how many
+    /// different networks these showed. A way is a local address: what leaves by the same one has one
+    /// address outside, but behind a carrier's translator, where each connection has its own.
+    fn ways_to(&self, outside: IpAddr, time: Timestamp) -> (usize, usize) {
+        // Rare enough to look at all of them.
+        let together = || {
+            let close = |s: &&Sighting| within(s.time, time, time, TOGETHER);
+            self.sightings.iter().filter(close)
+        };
+        let way = |s: &Sighting| (s.local, is_carriers(s.local).then_some(s.connection));
+        let ways: BTreeSet<_> = together()
+            .filter(|s| pool(s.outside) == pool(outside))
+            .map(way)
+            .collect();
+        let networks: BTreeSet<IpAddr> = together()
+            .filter(|s| ways.contains(&way(s)))
+            .map(|s| pool(s.outside))
+            .collect();
+        (ways.len(), networks.len())
     }
 
     fn of_local(
@@ -159,17 +216,46 @@ impl Host {
             .take_while(move |s| s.local == local && s.time <= to)
     }
 
-    /// True when something is known of the outside address of `local` around `time`.
-    pub(crate) fn knows_outside(&self, local: IpAddr, time: Timestamp) -> bool {
-        let from = time.checked_sub(POOLED).unwrap_or(Timestamp::MIN);
-        let to = time.checked_add(NEAR).unwrap_or(Timestamp::MAX);
-        !is_translated(local) || self.of_local(local, from, to).next().is_some()
+    /// True when records that are still on their way may tell that the connection `key`, whose own
+    /// outside address no record shows, has the address `outside`: what is known of the host does
+    /// not speak against it.
+    pub(crate) fn may_turn_out(
+        &self,
+        (key, local): (ConnKey, IpAddr),
+        outside: IpAddr,
+        time: Timestamp,
+    ) -> bool {
+        if !is_translated(local) {
+            return false;
+        }
+        let reach = |back: SignedDuration, ahead: SignedDuration| {
+            let from = time.checked_sub(back).unwrap_or(Timestamp::MIN);
+            let to = time.checked_add(ahead).unwrap_or(Timestamp::MAX);
+            self.of_local(local, from, to)
+        };
+        let mut near = reach(NEAR, NEAR).peekable();
+        if near.peek().is_some() {
+            // Another connection shows an address of the same network: one alone is not enough to
+            // believe it of this one, and too much to deny it.
+            return near.all(|s| s.connection != key && pool(s.outside) == pool(outside));
+        }
+        if reach(POOLED, SignedDuration::ZERO).next().is_some() {
+            return false;
+        }
+        let streams = self
+            .seen_from
+            .values()
+            .any(|span| within(time, span.first, span.last, STREAM));
+        // A carrier's translator gives each connection an address of its own choice, the stream's
+        // says nothing about others.
+        !streams || is_carriers(local)
     }
 
     /// True when this very connection was seen to have this address within the day before, was
     /// never seen to have another, and that was believed then.
     fn kept_address(
         &self,
+        settings: &Settings,
         (key, local): (ConnKey, IpAddr),
         outside: IpAddr,
         time: Timestamp,
@@ -184,12 +270,13 @@ impl Host {
         };
         own.iter().all(|s| s.outside == outside)
             && self
-                .learned((key, local), outside, first.time, true)
+                .learned(settings, (key, local), outside, first.time, true)
                 .is_some()
     }
 
     fn learned(
         &self,
+        settings: &Settings,
         (key, local): (ConnKey, IpAddr),
         outside: IpAddr,
         time: Timestamp,
@@ -202,34 +289,53 @@ impl Host {
         };
         // A connection keeps its outside address for as long as it lasts: what was believed of it
         // when it was fresh holds.
-        if !fresh && self.kept_address((key, local), outside, time) {
+        if !fresh && self.kept_address(settings, (key, local), outside, time) {
             return Some(AddressMatch::Learned);
         }
         let near: Vec<&Sighting> = reach(NEAR, NEAR).collect();
         // Per pool: how many connections showed it, and since when.
-        let mut votes: BTreeMap<IpAddr, (Vec<ConnKey>, Timestamp)> = BTreeMap::new();
+        let mut votes: BTreeMap<IpAddr, (Vec<ConnKey>, Timestamp, IpAddr)> = BTreeMap::new();
         for sighting in &near {
-            let (connections, since) = votes
-                .entry(pool(sighting.outside))
-                .or_insert((Vec::new(), sighting.time));
+            let (connections, since, _) = votes.entry(pool(sighting.outside)).or_insert((
+                Vec::new(),
+                sighting.time,
+                sighting.outside,
+            ));
             *since = (*since).min(sighting.time);
             if !connections.contains(&sighting.connection) {
                 connections.push(sighting.connection);
             }
         }
-        let winner = votes.iter().min_by_key(|(address, (connections, since))| {
-            (std::cmp::Reverse(connections.len()), *since, **address)
-        });
+        // A draw is decided by what else is known: a sure address, or one of the day before.
+        let known = |address: IpAddr| {
+            let sure = self.is_sure(settings, address, time);
+            sure || reach(POOLED, -NEAR).any(|s| pool(s.outside) == pool(address))
+        };
+        let winner = votes
+            .iter()
+            .min_by_key(|(address, (connections, since, first))| {
+                let unknown = votes.len() > 1 && !known(*first);
+                let most = std::cmp::Reverse(connections.len());
+                (most, unknown, *since, **address)
+            });
         match winner {
-            Some((address, (connections, _))) if *address == pool(outside) => {
+            Some((address, (connections, ..))) if *address == pool(outside) => {
                 if connections.len() > 1 {
                     Some(AddressMatch::Learned)
                 } else {
                     fresh.then_some(AddressMatch::FirstSeen)
                 }
             }
-            Some(_) => {
-                (fresh && changed(&near, key, outside, time)).then_some(AddressMatch::FirstSeen)
+            Some((_, (connections, ..))) => {
+                let draw = votes
+                    .get(&pool(outside))
+                    .is_some_and(|(own, ..)| own.len() == connections.len());
+                let fits = || {
+                    let (ways, networks) = self.ways_to(outside, time);
+                    draw && ways >= networks
+                };
+                (fresh && (changed(&near, key, outside, time) || fits()))
+                    .then_some(AddressMatch::FirstSeen)
             }
             None => {
                 let last =

@@ -206,14 +206,22 @@ pub(crate) fn is_scanner(token: &Honeytoken, exposure: &ExposureEvidence) -> boo
 
 /// Successful uses after the credential was revoked.
 fn after_revocation(id: &CredentialId, state: &Credential) -> Option<Finding> {
-    let (revoked, by) = state.revoked.first()?;
-    let from = revoked.checked_add(REVOCATION).unwrap_or(*revoked);
+    state.revoked.first()?;
+    // The first revocation that nothing took back before the use.
+    let revocation = |used: Timestamp| {
+        let restored = state.restored.iter().rev().find(|(at, _)| *at <= used);
+        let standing = |at: Timestamp| restored.is_none_or(|(restored, _)| *restored < at);
+        let over = |at: Timestamp| at.checked_add(REVOCATION).is_ok_and(|over| over < used);
+        let mut before = state.revoked.iter();
+        before.find(|(at, _)| standing(*at) && over(*at))
+    };
     let uses: Vec<(&UseKey, &Use)> = state
         .uses
         .iter()
-        .filter(|((time, _), u)| *time > from && u.usage.outcome == Outcome::Success)
+        .filter(|((time, _), u)| u.usage.outcome == Outcome::Success && revocation(*time).is_some())
         .collect();
     let (key, first) = uses.first()?;
+    let (revoked, by) = revocation(key.0)?;
     let text = format!(
         "works after its revocation at {revoked} by {}: used{}",
         shown(&by.0, 120),

@@ -114,6 +114,8 @@ pub(crate) struct Host {
     /// Times of uses that connections of this host may account for, and of which credentials.
     #[serde(with = "pairs")]
     used: BTreeMap<Timestamp, BTreeSet<CredentialId>>,
+    /// The coarsest time of those uses' records.
+    coarsest_ms: u32,
     /// Credentials with uses that wait for this host's facts.
     waiting: BTreeSet<CredentialId>,
     /// Units that did something of note.
@@ -436,7 +438,13 @@ impl Host {
     }
 
     /// Notes a use that connections of this host may account for.
-    pub(crate) fn note_use(&mut self, time: Timestamp, credential: &CredentialId) {
+    pub(crate) fn note_use(
+        &mut self,
+        time: Timestamp,
+        granularity_ms: u32,
+        credential: &CredentialId,
+    ) {
+        self.coarsest_ms = self.coarsest_ms.max(granularity_ms);
         let entry = self.used.entry(time).or_default();
         if !entry.contains(credential) {
             entry.insert(credential.clone());
@@ -445,6 +453,11 @@ impl Host {
         while self.used.len() > MAX_CONNECTIONS {
             self.used.pop_first();
         }
+    }
+
+    /// How much before a connection the recorded time of a use may lie that it carried.
+    pub(crate) fn before_connection(&self) -> SignedDuration {
+        SignedDuration::from_millis(i64::from(self.coarsest_ms)).saturating_add(self.clock_error())
     }
 
     /// Credentials with uses between `from` and `to` that connections here may account for.

@@ -7,7 +7,7 @@ use keytrail_model::fact::{ConnectionOpened, Exposure, Fact, HostEvent, Watermar
 use keytrail_model::ids::{BootId, HostId, ProcessKey};
 
 use crate::credential::Again;
-use crate::decide::GAP_REACH;
+use crate::decide::{CLOSE_SLACK, GAP_REACH};
 use crate::host::{Closed, ConnKey, Host, Opened, UnitKey};
 use crate::input::{Effect, UseDecision, UseState};
 use crate::settle::Pending;
@@ -18,8 +18,9 @@ use crate::{Join, descent, egress};
 /// Most credentials kept that no sensor has ever seen. Beyond it, the one longest unused goes.
 const MAX_UNWATCHED: usize = 100_000;
 
-/// Most revocations remembered of one credential: the first counts.
-const MAX_REVOCATIONS: usize = 8;
+/// Most revocations of one credential that are remembered, and most of their opposites: the first
+/// ones.
+const MAX_REVOCATIONS: usize = 32;
 
 impl Join {
     fn host(&mut self, id: &HostId, time: Timestamp) -> &mut Host {
@@ -81,13 +82,13 @@ impl Join {
                 let from = from.checked_sub(GAP_REACH).unwrap_or(from);
                 let to = to.checked_add(GAP_REACH).unwrap_or(to);
                 for id in host.used_between(from, to) {
-                    pending.again(&id, Again::Between(from, to));
+                    pending.again_on(host_id, &id, Again::Between(from, to));
                 }
             }
             Fact::Coverage(coverage) => {
                 host.cover(time, coverage);
                 for id in host.used_between(Timestamp::MIN, Timestamp::MAX) {
-                    pending.again(&id, Again::Unsettled);
+                    pending.again_on(host_id, &id, Again::Unsettled);
                 }
             }
             Fact::Listening(listening) => {
@@ -110,7 +111,7 @@ impl Join {
                 host.units.ask(key, edge, time);
                 let from = time.checked_sub(egress::NEAR).unwrap_or(time);
                 for id in host.used_between(from, Timestamp::MAX) {
-                    pending.again(&id, Again::Between(from, Timestamp::MAX));
+                    pending.again_on(host_id, &id, Again::Between(from, Timestamp::MAX));
                 }
                 self.unit_changed(host_id, key, &mut pending);
             }
@@ -183,8 +184,8 @@ impl Join {
     }
 
     /// What a unit's connections account for is now somebody's by name.
-    fn identified(&self, host: &HostId, unit: UnitKey, pending: &mut Pending) {
-        let Some(host) = self.hosts.get(host) else {
+    fn identified(&self, host_id: &HostId, unit: UnitKey, pending: &mut Pending) {
+        let Some(host) = self.hosts.get(host_id) else {
             return;
         };
         let edges = host.units.get(unit).map(|unit| unit.edges.values());
@@ -194,7 +195,7 @@ impl Join {
         };
         let from = first.checked_sub(egress::NEAR).unwrap_or(first);
         for id in host.used_between(from, Timestamp::MAX) {
-            pending.again(&id, Again::Relearn(from, Timestamp::MAX));
+            pending.again_on(host_id, &id, Again::Relearn(from, Timestamp::MAX));
         }
     }
 
@@ -231,11 +232,15 @@ impl Join {
         let Some(opened) = connection.opened.as_ref() else {
             return;
         };
-        let from = opened.time.checked_sub(egress::NEAR).unwrap_or(opened.time);
-        // Even if it closed: until that was known it may have stood for any later use.
-        let to = Timestamp::MAX;
+        let early = host.before_connection();
+        let from = opened.time.checked_sub(early).unwrap_or(opened.time);
+        // Later ones were looked at when it became known to have ended.
+        let to = connection.closed.map_or(Timestamp::MAX, |closed| {
+            let late = CLOSE_SLACK.saturating_add(host.clock_error());
+            closed.time.checked_add(late).unwrap_or(Timestamp::MAX)
+        });
         for id in host.used_between(from, to) {
-            pending.again(&id, Again::Between(from, to));
+            pending.again_on(host_id, &id, Again::Between(from, to));
         }
         self.unit_changed(host_id, opened.unit, pending);
     }
@@ -249,13 +254,14 @@ impl Join {
         let known = host
             .connection(key)
             .and_then(|c| Some((c.opened.as_ref()?, c.closed?)));
-        if let Some((_, closed)) = known {
-            let (from, to) = (closed.time, Timestamp::MAX);
-            for id in host.used_between(from, to) {
-                pending.again(&id, Again::Between(from, to));
-            }
+        let Some((opened, closed)) = known else {
+            return;
+        };
+        let (from, to) = (closed.time, Timestamp::MAX);
+        for id in host.used_between(from, to) {
+            pending.again_on(host_id, &id, Again::Between(from, to));
         }
-        self.connection_changed(host_id, key, pending);
+        self.unit_changed(host_id, opened.unit, pending);
     }
 
     /// A cloud-side use.
@@ -328,22 +334,27 @@ impl Join {
         }
     }
 
-    /// Notes that a record revoked a credential.
+    /// Notes that a record revoked a credential, or made it valid again.
     fn revoke(&mut self, usage: &Consumption, pending: &mut Pending) {
-        let Some(revoked) = &usage.revoked else {
-            return;
-        };
         if usage.outcome != Outcome::Success {
             return;
         }
-        self.know(revoked, usage.time);
-        if let Some(state) = self.credentials.get_mut(revoked) {
-            state.revoked.insert((usage.time, usage.id.clone()));
-            while state.revoked.len() > MAX_REVOCATIONS {
-                state.revoked.pop_last();
+        for (id, revoked) in [(&usage.revoked, true), (&usage.restored, false)] {
+            let Some(id) = id else { continue };
+            self.know(id, usage.time);
+            if let Some(state) = self.credentials.get_mut(id) {
+                let list = if revoked {
+                    &mut state.revoked
+                } else {
+                    &mut state.restored
+                };
+                list.insert((usage.time, usage.id.clone()));
+                while list.len() > MAX_REVOCATIONS {
+                    list.pop_last();
+                }
             }
+            pending.tell(id);
         }
-        pending.tell(revoked);
     }
 
     /// Lists a credential that no sensor has seen under its last use.
@@ -379,14 +390,14 @@ impl Join {
             let reached = host.corrected(watermark.time);
             for (from, to) in host.seen_at(address, reached) {
                 for id in host.used_between(from, to) {
-                    pending.again(&id, Again::Between(from, to));
+                    pending.again_on(&watermark.host, &id, Again::Between(from, to));
                 }
             }
         }
         let reached = host.watermark;
         if moved {
             for id in host.take_waiting() {
-                pending.again(&id, Again::Unsettled);
+                pending.again_on(&watermark.host, &id, Again::Unsettled);
             }
         }
         // A connection without a name counts once its name can no longer come.

@@ -9,7 +9,7 @@ use keytrail_model::ids::HostId;
 use crate::baseline::behaviour::Observation;
 use crate::baseline::profile::AgentKey;
 use crate::credential::{Again, Use, UseKey};
-use crate::decide::Decision;
+use crate::decide::{Anew, Decision};
 use crate::host::Span;
 use crate::host::unit::Unit;
 use crate::input::{Effect, UseDecision, UseState};
@@ -23,7 +23,7 @@ const MAX_LOOKS: usize = 100_000;
 /// What is to be looked at again because of an input.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    looks: VecDeque<(CredentialId, Again)>,
+    looks: VecDeque<(CredentialId, Again, Option<HostId>)>,
     tell: BTreeSet<CredentialId>,
     hosts: BTreeSet<HostId>,
 }
@@ -31,7 +31,13 @@ pub(crate) struct Pending {
 impl Pending {
     /// Uses of `id` are to be decided anew.
     pub(crate) fn again(&mut self, id: &CredentialId, again: Again) {
-        self.looks.push_back((id.clone(), again));
+        self.looks.push_back((id.clone(), again, None));
+    }
+
+    /// The same, because of what `host` saw: what other holders say about them stays as it is.
+    pub(crate) fn again_on(&mut self, host: &HostId, id: &CredentialId, again: Again) {
+        self.looks
+            .push_back((id.clone(), again, Some(host.clone())));
     }
 
     /// What is said about a host itself may change.
@@ -58,10 +64,10 @@ impl Join {
         effects: &mut Vec<Effect>,
     ) {
         for _ in 0..MAX_LOOKS {
-            let Some((id, again)) = pending.looks.pop_front() else {
+            let Some((id, again, host)) = pending.looks.pop_front() else {
                 break;
             };
-            self.redecide(&id, again, &mut pending, effects);
+            self.redecide(&id, again, host.as_ref(), &mut pending, effects);
         }
         for id in pending.tell {
             if self.tell(&id, cause, effects)
@@ -75,11 +81,12 @@ impl Join {
         }
     }
 
-    /// Decides uses of `id` anew.
+    /// Decides uses of `id` anew; `on`: because of what this host saw.
     fn redecide(
         &mut self,
         id: &CredentialId,
         again: Again,
+        on: Option<&HostId>,
         pending: &mut Pending,
         effects: &mut Vec<Effect>,
     ) {
@@ -88,23 +95,31 @@ impl Join {
         };
         let keys = state.wanted(again);
         pending.tell(id);
-        self.sight(id, &keys, pending);
+        self.sight(id, &keys, on, pending);
         let standing = descent::standing(&self.credentials, id);
         let Some(state) = self.credentials.get(id) else {
             return;
         };
+        let wanted = keys.clone();
         let decided: Vec<(UseKey, Decision)> = keys
             .into_iter()
             .filter_map(|key| {
                 let u = state.uses.get(&key)?;
-                let decision = decide::decide(&self.settings, &self.hosts, &standing, &u.usage);
+                let host = on.and_then(|on| self.hosts.get_key_value(on));
+                let anew =
+                    host.and_then(|host| decide::decide_on(&self.settings, host, &standing, u));
+                let decision = match anew {
+                    Some(Anew::Same) => return None,
+                    Some(Anew::Other(decision)) => decision,
+                    None => decide::decide(&self.settings, &self.hosts, &standing, &u.usage),
+                };
                 Some((key, decision))
             })
             .collect();
-        let mut keys = Vec::new();
+        let relearn = matches!(again, Again::Relearn(..));
+        let mut keys = if relearn { wanted } else { Vec::new() };
         for (key, decision) in decided {
-            let changed = self.apply_decision(id, &key, decision, pending, effects);
-            if changed || matches!(again, Again::Relearn(..)) {
+            if self.apply_decision(id, &key, decision, pending, effects) && !relearn {
                 keys.push(key);
             }
         }
@@ -233,9 +248,18 @@ impl Join {
     /// Collects what uses of `id` show about the addresses of the hosts that may have made them.
     /// A sighting changes what is believed about uses around it and, over pooled connections,
     /// after it: of every credential of that host.
-    fn sight(&mut self, id: &CredentialId, keys: &[UseKey], pending: &mut Pending) {
+    fn sight(
+        &mut self,
+        id: &CredentialId,
+        keys: &[UseKey],
+        on: Option<&HostId>,
+        pending: &mut Pending,
+    ) {
         let mut new: BTreeMap<HostId, Span> = BTreeMap::new();
-        let reach = descent::reach(&self.credentials, id);
+        let mut reach = descent::reach(&self.credentials, id);
+        if let Some(on) = on {
+            reach.retain(|host| host == on);
+        }
         let Some(state) = self.credentials.get(id) else {
             return;
         };
@@ -247,7 +271,9 @@ impl Join {
                 let Some(u) = state.uses.get(key) else {
                     continue;
                 };
-                host.note_use(key.0, id);
+                if on.is_none() {
+                    host.note_use(key.0, u.usage.granularity_ms, id);
+                }
                 for sighting in decide::sightings(&self.settings, host, &u.usage) {
                     if host.sight(sighting) {
                         let span = new.entry(host_id.clone()).or_insert(Span::at(key.0));
@@ -259,11 +285,11 @@ impl Join {
         for (host, Span { first, last }) in new {
             let from = first.checked_sub(egress::NEAR).unwrap_or(first);
             let to = last.checked_add(egress::POOLED).unwrap_or(Timestamp::MAX);
-            let Some(host) = self.hosts.get(&host) else {
+            let Some((host_id, host)) = self.hosts.get_key_value(&host) else {
                 continue;
             };
             for other in host.used_between(from, to) {
-                pending.again(&other, Again::Between(from, to));
+                pending.again_on(host_id, &other, Again::Between(from, to));
             }
         }
     }

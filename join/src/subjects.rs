@@ -108,6 +108,9 @@ pub(crate) fn beside(suspect: &Suspect<'_>, host: &Host) -> Vec<Finding> {
 /// A server that somebody else than the agent entered, and that then took a credential.
 pub(crate) fn intruders(host_id: &HostId, host: &Host, state: &Credential) -> Vec<Finding> {
     let mut found = Vec::new();
+    if host.config.is_empty() {
+        return found;
+    }
     for (_, holding) in state.holders.get(host_id).into_iter().flatten() {
         let exposure = &holding.exposure;
         let server = exposure.actor.mcp_server.as_ref();
@@ -169,7 +172,7 @@ impl Join {
         if !carried {
             config_findings(id, host, &mut found);
         }
-        for unit in host.units.listeners() {
+        for (_, unit) in host.units.listeners() {
             if unit.holds().next().is_some() {
                 continue;
             }

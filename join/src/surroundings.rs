@@ -23,11 +23,10 @@ pub(crate) fn of(view: View<'_>, state: &Credential) -> Vec<Finding> {
         let Some(host) = view.hosts.get(host_id) else {
             continue;
         };
-        for (unit, holding) in holdings {
-            let Some(unit) = host.units.get(*unit) else {
-                continue;
-            };
-            if let Some(finding) = exposed_server(view.settings, host_id, unit) {
+        for (key, unit) in host.units.listeners() {
+            let held = holdings.iter().find(|(holder, _)| *holder == key);
+            let finding = held.and_then(|_| exposed_server(view.settings, host_id, unit));
+            if let (Some(finding), Some((_, holding))) = (finding, held) {
                 found.push(finding.by(Some(holding.exposure.clone())));
             }
         }
@@ -46,7 +45,6 @@ pub(crate) fn exposed_server(settings: &Settings, host: &HostId, unit: &Unit) ->
     if actor.unit_kind != UnitKind::McpServer {
         return None;
     }
-    let label = shown(&actor.label(), 160).to_string();
     let beyond = |listening: &Listening| {
         let address = listening.local.ip();
         !address.is_loopback()
@@ -83,6 +81,7 @@ pub(crate) fn exposed_server(settings: &Settings, host: &HostId, unit: &Unit) ->
     let mut records = vec![listen.to_string()];
     records.extend(callers.iter().map(|((_, event), _)| event.to_string()));
     let local = listening.local;
+    let label = shown(&actor.label(), 160).to_string();
     let (code, text) = match callers.first() {
         Some((_, first)) => {
             let how = match first.authenticated {

@@ -54,6 +54,9 @@ pub struct Consumption {
     /// A credential that this use revoked, disabled or deleted.
     #[serde(default)]
     pub revoked: Option<CredentialId>,
+    /// A credential that this use made valid again after it was disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<CredentialId>,
     /// What kind of act it is, as far as detections care.
     #[serde(default)]
     pub class: ActionClass,
@@ -98,6 +101,7 @@ impl Consumption {
             minted: None,
             descends: Vec::new(),
             revoked: None,
+            restored: None,
             class: ActionClass::Other,
             endpoints: Vec::new(),
             network: None,

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::entities::{blind_spots, entities};
 use crate::file::Pattern;
-use crate::script::{Scenario, Step};
+use crate::script::{OtherTenant, Scenario, Step};
 use crate::vary::{self, Variation, Varied};
 
 /// Orders of arrival that the shuffled variation tries.
@@ -462,7 +462,7 @@ fn difference(a: &Alert, b: &Alert) -> String {
 
 /// Nothing of one tenant appears in an alert of the other.
 fn apart(scenario: &Scenario, run: &Run, case: &mut Case) {
-    let Some((_, theirs)) = &scenario.other_tenant else {
+    let Some(OtherTenant { names: theirs, .. }) = &scenario.other_tenant else {
         return;
     };
     for alert in run.alerts.values() {

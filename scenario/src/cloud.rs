@@ -73,6 +73,7 @@ fn details(world: &World, usage: &mut Consumption, words: &mut Words) -> Result<
     usage.resources = words.list("resource");
     usage.minted = words.get("mints").map(named).transpose()?;
     usage.revoked = words.get("revokes").map(named).transpose()?;
+    usage.restored = words.get("restores").map(named).transpose()?;
     usage.descends = words
         .list("descends")
         .into_iter()

@@ -115,7 +115,7 @@ fn host_facts(
                 found: other.to_owned(),
                 wanted: "endpoint event (start, exit, read, env, socket, metadata, memory, connect, \
                          close, dns, listen, accept, config, request, gap, coverage, tamper, \
-                         watermark, offline)",
+                         watermark, offline, network, boot)",
             });
         }
     };

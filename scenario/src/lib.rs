@@ -26,7 +26,11 @@ mod vary;
 mod words;
 mod world;
 
+/// JSON Schema (2020-12) of a scenario file, which is TOML: for editors, and for who writes one by a
+/// program.
+pub const SCHEMA: &str = include_str!("../../tests/scenarios/schema.json");
+
 pub use error::ScenarioError;
 pub use file::{Evidence, Expected, Pattern};
-pub use script::{Scenario, Step, load, load_all};
+pub use script::{Scenario, Step, files, load, load_all};
 pub use vary::Variation;

@@ -64,7 +64,16 @@ pub struct Scenario {
     /// Verdicts that differ in a variation.
     pub otherwise: BTreeMap<Variation, BTreeMap<String, Pattern>>,
     /// The same story at another tenant, where its identifiers are made up.
-    pub(crate) other_tenant: Option<(Vec<Step>, BTreeMap<CredentialId, String>)>,
+    pub(crate) other_tenant: Option<OtherTenant>,
+}
+
+/// The same story at another tenant.
+#[derive(Clone, Debug)]
+pub(crate) struct OtherTenant {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) names: BTreeMap<CredentialId, String>,
+    /// With the other tenant's identifiers in them.
+    pub(crate) settings: Settings,
 }
 
 /// Loads every `*.toml` file of a folder (not of its subfolders), or one file.
@@ -72,12 +81,20 @@ pub struct Scenario {
 /// # Errors
 /// With file and line, at the first thing that is wrong.
 pub fn load_all(path: &Path) -> Result<Vec<Scenario>, ScenarioError> {
+    files(path)?.iter().map(|file| load(file)).collect()
+}
+
+/// The `*.toml` files of a folder (not of its subfolders) in order, or the one file.
+///
+/// # Errors
+/// When the folder cannot be read, or has none.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, ScenarioError> {
     let read = |source| ScenarioError::Read {
         path: path.to_owned(),
         source,
     };
     if !path.is_dir() {
-        return Ok(vec![load(path)?]);
+        return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(read)? {
@@ -93,7 +110,7 @@ pub fn load_all(path: &Path) -> Result<Vec<Scenario>, ScenarioError> {
     if files.is_empty() {
         return Err(ScenarioError::Empty(path.to_owned()));
     }
-    files.iter().map(|file| load(file)).collect()
+    Ok(files)
 }
 
 /// Loads one scenario file.
@@ -145,7 +162,11 @@ pub(crate) fn read(
     }
     let other_tenant = if made_up {
         let (world, steps, _) = place.play(&document, raw, "@other")?;
-        Some((steps, by_id(&world)))
+        Some(OtherTenant {
+            steps,
+            names: by_id(&world),
+            settings: place.settings(&document, &world)?,
+        })
     } else {
         None
     };

@@ -137,6 +137,7 @@ pub(crate) fn event(
             let outages = reel.outages.entry(host.to_owned()).or_default();
             outages.push((time, until));
         }
+        (host, "boot") => world.host(host)?.boot_anew(),
         (host, "network") => {
             let spec = &mut world.host(host)?.spec;
             if let Some(address) = words.parse("address", "IP address")? {

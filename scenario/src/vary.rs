@@ -290,13 +290,24 @@ fn lost(steps: &mut Vec<Step>) -> Result<(), &'static str> {
 }
 
 fn two_tenants(scenario: &Scenario, varied: &mut Scenario) -> Result<(), &'static str> {
-    let Some((steps, names)) = &scenario.other_tenant else {
+    let Some(other) = &scenario.other_tenant else {
         return Err("its identifiers are written out, so another tenant would hold the same");
     };
-    varied.steps.extend(steps.iter().cloned());
+    varied.steps.extend(other.steps.iter().cloned());
     varied.steps.sort_by_key(|step| step.arrives);
-    varied.names.extend(names.clone());
+    varied.names.extend(other.names.clone());
+    // One join runs both: what the settings say of one tenant's credentials, they say of the other's.
+    let (settings, more) = (&mut varied.settings, &other.settings);
+    join_lists(&mut settings.external_holders, &more.external_holders);
+    join_lists(&mut settings.honeytokens, &more.honeytokens);
+    join_lists(&mut settings.suppressions, &more.suppressions);
+    join_lists(&mut settings.policy.pins, &more.policy.pins);
     Ok(())
+}
+
+fn join_lists<T: Clone + PartialEq>(list: &mut Vec<T>, more: &[T]) {
+    let new: Vec<T> = more.iter().filter(|m| !list.contains(m)).cloned().collect();
+    list.extend(new);
 }
 
 /// Another host, always up to date, where the provider's own tool reads what is held elsewhere.

@@ -67,6 +67,15 @@ impl HostWorld {
         }
     }
 
+    /// The machine starts again, or another takes its name: nothing that ran does any more, and
+    /// events are counted from the start.
+    pub(crate) fn boot_anew(&mut self) {
+        self.boot = BootId(Uuid::new_v5(&self.boot.0, b"next"));
+        self.seq = 0;
+        self.processes.clear();
+        self.connections.clear();
+    }
+
     pub(crate) fn process(&self, name: &str) -> Result<&Process, Fault> {
         self.processes.get(name).ok_or_else(|| Fault::Unknown {
             kind: "process of this host",

@@ -85,6 +85,7 @@ fn read(
     };
     usage.class = action::class(service, event);
     usage.revoked = revoked(event, &request);
+    usage.restored = restored(event, &request);
     if usage.revoked.is_some() {
         usage.class = ActionClass::Revoke;
     }
@@ -226,6 +227,13 @@ fn role_of(session: &str, issuer: Option<&str>) -> Option<String> {
 fn revoked(event: &str, request: &Request<'_>) -> Option<CredentialId> {
     let ends = event == "DeleteAccessKey" || (event == "UpdateAccessKey" && request.inactive);
     let key = request.access_key.as_deref().filter(|_| ends)?;
+    CredentialId::aws_access_key(key).ok()
+}
+
+/// A key that the call switched on again.
+fn restored(event: &str, request: &Request<'_>) -> Option<CredentialId> {
+    let on = event == "UpdateAccessKey" && request.active;
+    let key = request.access_key.as_deref().filter(|_| on)?;
     CredentialId::aws_access_key(key).ok()
 }
 

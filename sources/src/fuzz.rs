@@ -126,7 +126,11 @@ fn check(usage: &Consumption) {
         "a credential makes itself"
     );
     let ids = usage.descends.iter().chain([&usage.credential]);
-    for id in ids.chain(&usage.minted).chain(&usage.revoked) {
+    for id in ids
+        .chain(&usage.minted)
+        .chain(&usage.revoked)
+        .chain(&usage.restored)
+    {
         assert!(
             id.to_string().parse::<CredentialId>().as_ref() == Ok(id),
             "an id that cannot be read back"

@@ -181,6 +181,8 @@ fn key_events(usage: &mut Consumption, payload: &Doc<'_>, method: &str) {
         || method.ends_with("DisableServiceAccountKey")
     {
         usage.revoked = named();
+    } else if method.ends_with("EnableServiceAccountKey") {
+        usage.restored = named();
     }
 }
 

@@ -192,6 +192,14 @@ fn show(out: &mut String, usage: &Consumption) {
             .map(ToString::to_string)
             .unwrap_or_default(),
     );
+    line(
+        "  restored",
+        usage
+            .restored
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    );
 }
 
 #[test]

@@ -82,8 +82,9 @@ impl Units {
     }
 
     /// Units that wait for connections.
-    pub(crate) fn listeners(&self) -> impl Iterator<Item = &Unit> {
-        self.listeners.iter().filter_map(|key| self.units.get(key))
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = (UnitKey, &Unit)> {
+        let known = |key: &UnitKey| Some((*key, self.units.get(key)?));
+        self.listeners.iter().filter_map(known)
     }
 
     pub(crate) fn any_listening(&self) -> bool {

@@ -262,6 +262,7 @@ fn apply_option(usage: &mut Consumption, option: &str) -> Option<()> {
         ("region", region) => usage.region = Some(region.to_owned()),
         ("on", resource) => usage.resources.push(resource.to_owned()),
         ("revokes", other) => usage.revoked = Some(key(other)),
+        ("restores", other) => usage.restored = Some(key(other)),
         ("asn", number) => {
             usage.network = Some(Network {
                 asn: Some(number.parse().ok()?),

@@ -56,6 +56,8 @@ pub struct Outcome {
     pub false_titles: Vec<String>,
     /// Credentials without a theft by the strongest verdict ever told, below those.
     pub lesser_alerts: BTreeMap<String, u64>,
+    /// Titles of some of those.
+    pub lesser_titles: Vec<String>,
     /// By kind of theft.
     pub thefts: BTreeMap<Kind, TheftScore>,
     /// Uses still undecided at the end.
@@ -152,7 +154,7 @@ impl Tally {
         }
         if let Some(truth) = truth
             && arrives >= truth.began
-            && truth.kind.is_told_by(alert.verdict)
+            && is_told(truth.kind, alert)
         {
             self.told.entry(alert.credential.clone()).or_insert(arrives);
         }
@@ -170,6 +172,7 @@ impl Tally {
             false_at_the_end: 0,
             false_titles: Vec::new(),
             lesser_alerts: BTreeMap::new(),
+            lesser_titles: Vec::new(),
             thefts: BTreeMap::new(),
             undecided: 0,
             explained: 0,
@@ -195,6 +198,9 @@ impl Tally {
                     .lesser_alerts
                     .entry(verdict.to_string())
                     .or_default() += 1;
+                if outcome.lesser_titles.len() < MAX_SHOWN {
+                    outcome.lesser_titles.push(title.clone());
+                }
             }
         }
         outcome.false_alerts_per_1000 =
@@ -227,6 +233,12 @@ impl Tally {
     }
 }
 
+/// True when an alert says what happened, be it beside something graver.
+fn is_told(kind: Kind, alert: &Alert) -> bool {
+    let mut said = alert.reasons.iter().map(|reason| reason.verdict);
+    kind.is_told_by(alert.verdict) || said.any(|verdict| kind.is_told_by(verdict))
+}
+
 /// A verdict that says that a use was not the holders' own.
 fn is_claim(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Confirmed | Verdict::UnexplainedUse)
@@ -255,6 +267,9 @@ impl Outcome {
         }
         for (verdict, count) in &self.lesser_alerts {
             text.push_str(&format!("other findings, at most {verdict}: {count}\n"));
+        }
+        for title in &self.lesser_titles {
+            text.push_str(&format!("  - {title}\n"));
         }
         text.push_str(&format!(
             "uses at the end: {} explained, {} undecided, {} of credentials that no sensor saw\n\n\

@@ -66,6 +66,8 @@ pub(super) struct Request<'a> {
     pub(super) access_key: Option<Cow<'a, str>>,
     /// `UpdateAccessKey` and its like: the new state.
     pub(super) inactive: bool,
+    /// The same: it is in use (again).
+    pub(super) active: bool,
     /// The role to be assumed.
     pub(super) role: Option<Cow<'a, str>>,
 }
@@ -113,7 +115,12 @@ impl<'de> Visitor<'de> for RequestVisitor {
                 request.access_key = text(map.next_value()?);
             } else if name == "status" {
                 let status = text(map.next_value()?);
-                request.inactive = status.is_some_and(|s| s.eq_ignore_ascii_case("inactive"));
+                let is = |word: &str| {
+                    status
+                        .as_ref()
+                        .is_some_and(|s| s.eq_ignore_ascii_case(word))
+                };
+                (request.inactive, request.active) = (is("inactive"), is("active"));
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
