@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod counters;
+pub mod fuzz;
 pub mod graph;
 mod hex;
 pub mod ingest;

@@ -14,6 +14,7 @@ pub mod config;
 pub mod dead_letter;
 pub mod folder;
 mod frames;
+pub(crate) mod fuzz;
 pub mod import;
 mod input;
 pub mod intake;

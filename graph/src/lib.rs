@@ -16,6 +16,7 @@
 
 pub mod blast;
 mod edge;
+pub mod fuzz;
 mod graph;
 mod node;
 pub mod observe;

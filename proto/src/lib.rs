@@ -13,6 +13,7 @@
 
 pub mod block;
 pub mod convert;
+pub mod fuzz;
 
 /// Version of the contract that this crate speaks.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -7,12 +7,14 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keytrail_model::ids::ConnectionId;
 
 use crate::agents::catalogue::ConfigFormat;
 use crate::agents::{config, launch};
 use crate::credentials::{
-    Form, Hasher, Identified, MAX_FOUND, Recogniser, TokenCatalogue, WatchCatalogue,
+    FileFormat, Form, Hasher, Identified, MAX_FOUND, Recogniser, TokenCatalogue, WatchCatalogue,
 };
 use crate::hello::Hellos;
 use crate::kernel::decode;
@@ -142,6 +144,32 @@ pub fn client_hello(data: &[u8]) {
         let offset = u32::try_from(at).unwrap_or(u32::MAX);
         let split = hellos.push(ConnectionId(1), offset, second);
         assert!(split == whole, "another name in two segments");
+    }
+}
+
+/// The claims of a JSON Web Token, whatever they hold.
+///
+/// # Panics
+/// When a token is identified otherwise the second time, or as what cannot be read back.
+pub fn jwt(data: &[u8]) {
+    let Some(known) = known() else { return };
+    let claims = URL_SAFE_NO_PAD.encode(data);
+    let token = format!("eyJhbGciOiJub25lIn0.{claims}.c2lnbmF0dXJl");
+    let read = || {
+        let form = Form::from(FileFormat::Text);
+        let path = Path::new("/home/ada/token");
+        known
+            .recogniser
+            .identify_file(&form, path, token.as_bytes())
+    };
+    let found = read();
+    assert!(found == read(), "identified otherwise the second time");
+    for one in &found.found {
+        let text = one.credential.to_string();
+        assert!(
+            text.parse().as_ref() == Ok(&one.credential),
+            "an id that cannot be read back"
+        );
     }
 }
 

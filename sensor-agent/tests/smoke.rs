@@ -146,6 +146,17 @@ fn command_lines() {
     run(4, &lines, 1, |data| fuzz::command_line(&data[1..]));
 }
 
+#[test]
+fn tokens() {
+    let claims = [
+        r#"{"iss":"https://sts.windows.net/t/","uti":"abc","sid":"s","oid":"o","tid":"t","upn":"a@b.c"}"#,
+        r#"{"iss":"kubernetes/serviceaccount","jti":"j","kubernetes.io":{"namespace":"n"}}"#,
+        r#"{"iss":"https://accounts.example:8443/x","jti":"j","email":"a@b.c"}"#,
+    ]
+    .map(|claims| claims.as_bytes().to_vec());
+    run(8, &claims, 1, |data| fuzz::jwt(&data[1..]));
+}
+
 /// A ClientHello with a server name, as RFC 8446 section 4.1.2 and RFC 6066 section 3 lay it out.
 fn hello(name: &str) -> Vec<u8> {
     let u16 = |n: usize| (n as u16).to_be_bytes();

@@ -45,6 +45,7 @@
 
 mod db;
 mod frame;
+pub mod fuzz;
 mod queue;
 mod rows;
 

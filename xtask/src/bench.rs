@@ -2,7 +2,7 @@
 //!
 //! Every report names the conditions it was measured under: numbers without them mean nothing.
 
-mod conditions;
+pub(crate) mod conditions;
 mod join;
 mod load;
 mod pipeline;

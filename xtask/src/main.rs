@@ -14,6 +14,7 @@ mod cmd;
 mod corpora;
 mod demo;
 mod dist;
+mod fuzz;
 mod lint;
 mod products;
 mod setup;
@@ -58,6 +59,8 @@ enum Task {
     BenchLoad(bench::Load),
     /// Read the recorded logs in ../shared/corpora and count what became of every record
     Corpora(corpora::Args),
+    /// Run the fuzz targets, from where the last run ended
+    Fuzz(fuzz::Args),
     /// Check format and lints
     Lint,
     /// Check licences and advisories of the dependencies (needs cargo-deny)
@@ -91,6 +94,7 @@ fn run(task: Task, ui: &Ui) -> anyhow::Result<ExitCode> {
         Task::Bench(args) => bench::run(&ws, ui, &args).map(done),
         Task::BenchLoad(load) => bench::load(&load).map(done),
         Task::Corpora(args) => corpora::run(&ws, ui, &args).map(done),
+        Task::Fuzz(args) => fuzz::run(&ws, ui, &args).map(done),
         Task::Lint => lint::run(&ws, ui).map(done),
         Task::Deny => lint::deny(&ws, ui).map(done),
         Task::Dist => dist::run(&ws, ui).map(done),

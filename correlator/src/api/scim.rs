@@ -6,6 +6,7 @@
 //! directory write people without reading alerts.
 
 mod filter;
+pub(crate) mod fuzz;
 mod patch;
 mod schema;
 

@@ -9,7 +9,7 @@ use crate::cmd;
 use crate::workspace::Workspace;
 
 /// A list of the conditions, in Markdown.
-pub(super) fn describe(ws: &Workspace) -> Result<String> {
+pub(crate) fn describe(ws: &Workspace) -> Result<String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu_info = read("/proc/cpuinfo");
     let field = |name: &str| {

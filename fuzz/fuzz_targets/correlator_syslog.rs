@@ -1,0 +1,6 @@
+#![no_main]
+
+use correlator::fuzz;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| fuzz::syslog(data));
