@@ -10,7 +10,7 @@ use aya_ebpf::{
         bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel,
         generated::{
             bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task,
-            bpf_get_smp_processor_id, bpf_ktime_get_boot_ns,
+            bpf_get_current_task_btf, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns,
         },
     },
     maps::{RingBuf, ring_buf::RingBufEntry},
@@ -68,6 +68,17 @@ pub fn load<T: Copy>(base: Ptr, offset: usize) -> T {
     unsafe { core::ptr::read_volatile(base.wrapping_add(offset).cast::<T>()) }
 }
 
+/// [`load`] of a pointer; `None` when it is null, which some verifiers want to see asked.
+#[inline(always)]
+pub fn load_ptr(base: Ptr, offset: usize) -> Option<Ptr> {
+    let pointer: Ptr = load(base, offset);
+    if pointer.is_null() {
+        None
+    } else {
+        Some(pointer)
+    }
+}
+
 /// Reads a pointer; `None` also when it is null.
 #[inline(always)]
 pub fn read_ptr(base: Ptr, offset: usize) -> Option<Ptr> {
@@ -83,6 +94,13 @@ pub fn read_ptr(base: Ptr, offset: usize) -> Option<Ptr> {
 #[inline(always)]
 pub fn current_task() -> Ptr {
     with_exposed_provenance(unsafe { bpf_get_current_task() } as usize)
+}
+
+/// The current task, of a type that the verifier knows: its fields can be loaded ([`load`]).
+#[inline(always)]
+pub fn typed_task() -> Ptr {
+    // SAFETY: the helper takes nothing and never fails.
+    unsafe { bpf_get_current_task_btf() }.cast_const().cast()
 }
 
 /// Start of the process that `task` belongs to, nanoseconds since boot; 0 when not readable.

@@ -1,7 +1,9 @@
 //! Accesses to watched files.
 //!
-//! Order of the look-ups: the filter first, by inode and by directory. It is an array, so a miss,
-//! which is nearly every access on the machine, costs no look-up in a hash map at all.
+//! Nearly every access on the machine is one of an untracked process to a file that is not watched,
+//! so that case comes first and costs least: the inode's key, one word of the filter (an array) and
+//! one look-up of the process. The directory, the mode and the name are asked for only afterwards:
+//! watched directories concern tracked processes alone.
 
 use core::ptr::addr_of_mut;
 
@@ -19,7 +21,7 @@ use keytrail_abi::{
 use crate::{
     ctx::{
         Outcome, Ptr, Who, config, count, count_suppressed, current_task, current_tgid, emit,
-        fill_header, in_scope, now, offs, read, read_ptr, start_of,
+        fill_header, in_scope, load, load_ptr, now, offs, read, read_ptr, start_of, typed_task,
     },
     found,
     maps::{RING_ACCESS, SEEN, TRACKED, WATCH_FILTER, WATCHED_DIRS, WATCHED_INODES},
@@ -41,6 +43,41 @@ struct How {
     flags: u32,
 }
 
+/// How an access came to be known.
+#[derive(Clone, Copy)]
+struct Via {
+    /// `ACCESS_OPEN` stands for whatever the file's mode says.
+    access: u16,
+    hook: u16,
+    /// The open file, where there is one: pages are read without.
+    file: Option<Ptr>,
+}
+
+impl Via {
+    /// The name by which the file was reached. Without an open file any of the inode's names stands
+    /// for it: a hard link in a watched directory may so be missed, the watched inode itself never.
+    #[inline(always)]
+    fn dentry(&self, inode: Ptr) -> Option<Ptr> {
+        match self.file {
+            Some(file) => read_ptr(file, offs!(file_dentry)),
+            None => read_ptr(inode, offs!(inode_alias))
+                .map(|alias| alias.wrapping_sub(offs!(dentry_alias))),
+        }
+    }
+
+    #[inline(always)]
+    fn how(&self) -> How {
+        match self.file {
+            Some(file) if self.access == ACCESS_OPEN => open_how(file, self.hook),
+            _ => How {
+                access: self.access,
+                hook: self.hook,
+                flags: 0,
+            },
+        }
+    }
+}
+
 /// The key of an inode.
 #[inline(always)]
 pub fn key_of_inode(inode: Ptr) -> Option<FileKey> {
@@ -49,6 +86,17 @@ pub fn key_of_inode(inode: Ptr) -> Option<FileKey> {
     Some(FileKey {
         ino,
         dev: read(sb, offs!(sb_dev))?,
+        pad: 0,
+    })
+}
+
+/// The same, of an inode whose type the verifier knows.
+#[inline(always)]
+fn key_of_typed(inode: Ptr) -> Option<FileKey> {
+    let sb = load_ptr(inode, offs!(inode_sb))?;
+    Some(FileKey {
+        ino: load(inode, offs!(inode_ino)),
+        dev: load(sb, offs!(sb_dev)),
         pad: 0,
     })
 }
@@ -64,8 +112,7 @@ fn filtered(key: &FileKey) -> bool {
 /// A file is opened.
 #[inline(always)]
 pub fn on_file_open(file: Ptr) {
-    let how = open_how(file, HOOK_LSM_FILE_OPEN);
-    on_struct_file(file, how);
+    on_file(file, ACCESS_OPEN, HOOK_LSM_FILE_OPEN);
 }
 
 #[inline(always)]
@@ -99,43 +146,36 @@ pub fn on_file_permission(file: Ptr, mask: i32) {
 /// An open file is mapped or received. `file` is null for an anonymous mapping.
 #[inline(always)]
 pub fn on_file(file: Ptr, access: u16, hook: u16) {
-    on_struct_file(
-        file,
-        How {
-            access,
-            hook,
-            flags: 0,
-        },
-    );
-}
-
-#[inline(always)]
-fn on_struct_file(file: Ptr, how: How) {
-    let Some(inode) = read_ptr(file, offs!(file_inode)) else {
+    if file.is_null() {
+        return;
+    }
+    let Some(inode) = load_ptr(file, offs!(file_inode)) else {
         return;
     };
-    on_inode(inode, read_ptr(file, offs!(file_dentry)), how);
+    let via = Via {
+        access,
+        hook,
+        file: Some(file),
+    };
+    if let Some(key) = key_of_typed(inode) {
+        on_inode(inode, &key, via);
+    }
 }
 
-/// Pages of a file are read or mapped: there is no `struct file` here, only the inode. Any of the
-/// inode's names stands for the directory; a hard link in a watched directory may so be missed, the
-/// watched inode itself never.
+/// Pages of a file are read or mapped: there is no `struct file` here, only the inode.
 #[inline(always)]
 pub fn on_mapping(mapping: Ptr, access: u16, hook: u16) {
-    let Some(inode) = read_ptr(mapping, offs!(mapping_host)) else {
+    let Some(inode) = load_ptr(mapping, offs!(mapping_host)) else {
         return;
     };
-    let dentry =
-        read_ptr(inode, offs!(inode_alias)).map(|alias| alias.wrapping_sub(offs!(dentry_alias)));
-    on_inode(
-        inode,
-        dentry,
-        How {
-            access,
-            hook,
-            flags: 0,
-        },
-    );
+    let via = Via {
+        access,
+        hook,
+        file: None,
+    };
+    if let Some(key) = key_of_typed(inode) {
+        on_inode(inode, &key, via);
+    }
 }
 
 /// An open returned: look at what the new descriptor refers to.
@@ -144,52 +184,70 @@ pub fn on_opened(fd: u64) {
     let Some(file) = file_of_fd(fd) else {
         return;
     };
-    let how = open_how(file, HOOK_SYS_EXIT);
-    on_struct_file(file, how);
+    let Some(inode) = read_ptr(file, offs!(file_inode)) else {
+        return;
+    };
+    let via = Via {
+        access: ACCESS_OPEN,
+        hook: HOOK_SYS_EXIT,
+        file: Some(file),
+    };
+    if let Some(key) = key_of_inode(inode) {
+        on_inode(inode, &key, via);
+    }
 }
 
 /// The file behind a descriptor of the current task.
 #[inline(always)]
 pub fn file_of_fd(fd: u64) -> Option<Ptr> {
-    let files = read_ptr(current_task(), offs!(task_files))?;
-    let table = read_ptr(files, offs!(files_fdt))?;
-    let max: u32 = read(table, offs!(fdt_max_fds))?;
+    let files = load_ptr(typed_task(), offs!(task_files))?;
+    let table = load_ptr(files, offs!(files_fdt))?;
+    let max: u32 = load(table, offs!(fdt_max_fds));
     if fd >= u64::from(max) {
         return None;
     }
-    let array = read_ptr(table, offs!(fdt_fd))?;
+    // A pointer to pointers: no verifier knows what lies behind it.
+    let array = load_ptr(table, offs!(fdt_fd))?;
     read_ptr(array, fd as usize * 8)
 }
 
 #[inline(always)]
-fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
-    let Some(key) = key_of_inode(inode) else {
+fn on_inode(inode: Ptr, key: &FileKey, via: Via) {
+    let inode_maybe = filtered(key);
+    let tgid = current_tgid();
+    // SAFETY: map values stay readable in a BPF program.
+    let tracked = unsafe { TRACKED.get(tgid) };
+    if tracked.is_none() && !inode_maybe {
+        on_other(inode, key, via);
         return;
-    };
+    }
+    let dentry = via.dentry(inode);
     let dir = dentry.and_then(|d| dir_of(d, key.dev)).unwrap_or(FileKey {
         ino: 0,
         dev: 0,
         pad: 0,
     });
-    let (inode_maybe, dir_maybe) = (filtered(&key), filtered(&dir));
+    let dir_maybe = tracked.is_some() && filtered(&dir);
     if !inode_maybe && !dir_maybe {
-        if how.access == ACCESS_OPEN {
-            victim::on_opened(inode, dentry, &key);
-        }
+        on_other(inode, key, via);
         return;
     }
-    let tgid = current_tgid();
     if tgid == config!(self_tgid) {
         return;
     }
-    // SAFETY: map values stay readable in a BPF program.
-    let (tracked, inode_hit, dir_hit) = unsafe {
+    // SAFETY: as above.
+    let (inode_hit, dir_hit) = unsafe {
         (
-            TRACKED.get(tgid),
             inode_maybe && WATCHED_INODES.get(key).is_some(),
             dir_maybe && WATCHED_DIRS.get(dir).is_some(),
         )
     };
+    match tracked {
+        Some(_) if inode_hit || dir_hit => {}
+        None if inode_hit && in_scope() => {}
+        _ => return,
+    }
+    let how = via.how();
     let mut flags = how.flags;
     if inode_hit {
         flags |= FILE_INODE_WATCHED;
@@ -197,13 +255,8 @@ fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
     if dir_hit {
         flags |= FILE_DIR_WATCHED;
     }
-    match tracked {
-        Some(_) if inode_hit || dir_hit => {}
-        None if inode_hit && in_scope() => {}
-        _ => return,
-    }
     let now = now();
-    if tracked.is_some() && repeated(&key, tgid, how.access, now) {
+    if tracked.is_some() && repeated(key, tgid, how.access, now) {
         count_suppressed(RecordKind::FileAccess);
         return;
     }
@@ -213,7 +266,7 @@ fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
             let start_ns = start_of(current_task());
             hold(tgid, start_ns);
             flags |= FILE_HOLDER_NEW;
-            let _ = SEEN.insert(seen_key(&key, tgid, how.access), now, 0);
+            let _ = SEEN.insert(seen_key(key, tgid, how.access), now, 0);
             (start_ns, TRACK_HOLDER)
         }
     };
@@ -241,6 +294,14 @@ fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
     }
     if flags & FILE_HOLDER_NEW != 0 {
         found::connections(&who);
+    }
+}
+
+/// A file that is not watched was accessed.
+#[inline(always)]
+fn on_other(inode: Ptr, key: &FileKey, via: Via) {
+    if via.access == ACCESS_OPEN && key.dev < victim::FIRST_MAJOR {
+        victim::on_opened(inode, via.dentry(inode));
     }
 }
 

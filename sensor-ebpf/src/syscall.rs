@@ -6,7 +6,7 @@
 use keytrail_abi::process::{VIA_PTRACE, VIA_VM_READV};
 
 use crate::{
-    ctx::{Ptr, current_task, load, offs, read},
+    ctx::{Ptr, load, offs, typed_task},
     file, odd, unix, victim,
 };
 
@@ -47,7 +47,7 @@ pub fn on_exit(regs: Ptr, ret: i64) {
     if !opens(nr) && !opens_32(nr) && !others(nr) {
         return;
     }
-    let compat = read::<u32>(current_task(), offs!(task_status)).unwrap_or(0) & TS_COMPAT != 0;
+    let compat = load::<u32>(typed_task(), offs!(task_status)) & TS_COMPAT != 0;
     if if compat { opens_32(nr) } else { opens(nr) } {
         file::on_opened(ret as u64);
     } else if !compat && others(nr) {

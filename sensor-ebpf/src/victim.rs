@@ -25,7 +25,7 @@ const PROC_MAGIC: u64 = 0x9fa0;
 const MODE_ATTACH: u32 = 0x2;
 const MODE_REALCREDS: u32 = 0x10;
 /// Devices below this have no major number: procfs, tmpfs and the like.
-const FIRST_MAJOR: u32 = 1 << 20;
+pub const FIRST_MAJOR: u32 = 1 << 20;
 /// Keeps repeats of these apart from those of files.
 const ACCESS_PROCESS: u16 = 0x100;
 
@@ -35,13 +35,10 @@ struct Victim {
     start_ns: u64,
 }
 
-/// A file that is not watched was opened: is it another process's environment or memory?
+/// A file that is not watched, on a device below [`FIRST_MAJOR`], was opened: is it another
+/// process's environment or memory?
 #[inline(always)]
-pub fn on_opened(inode: Ptr, dentry: Option<Ptr>, key: &FileKey) {
-    // Nearly every other open on the machine ends here, at no cost.
-    if key.dev >= FIRST_MAJOR {
-        return;
-    }
+pub fn on_opened(inode: Ptr, dentry: Option<Ptr>) {
     let Some(name) = dentry.and_then(|d| read_ptr(d, offs!(dentry_name))) else {
         return;
     };
