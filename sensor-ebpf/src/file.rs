@@ -19,7 +19,7 @@ use keytrail_abi::{
 use crate::{
     ctx::{
         Outcome, Ptr, Who, config, count, count_suppressed, current_task, current_tgid, emit,
-        fill_header, in_scope, now, offs, read, read_ptr, start_of,
+        fill_header, in_scope, is_agent, now, offs, read, read_ptr, start_of,
     },
     found,
     maps::{RING_ACCESS, SEEN, TRACKED, WATCH_FILTER, WATCHED_DIRS, WATCHED_INODES},
@@ -179,7 +179,7 @@ fn on_inode(inode: Ptr, dentry: Option<Ptr>, how: How) {
         return;
     }
     let tgid = current_tgid();
-    if tgid == config!(self_tgid) {
+    if is_agent(tgid) {
         return;
     }
     // SAFETY: map values stay readable in a BPF program.
