@@ -14,11 +14,7 @@ abi_struct! {
         pub generation: u32,
         /// Repeats of an access by a process within this time are left out, ns.
         pub dedupe_ns: u64,
-        /// The sensor's own process: its accesses are never recorded.
-        pub self_tgid: u32,
-        /// Padding, 0.
-        pub pad: u32,
-    } size 32;
+    } size 24;
 
     /// Offsets in this kernel's structs, bytes, read from its BTF. `signal_live` and the like are
     /// sums over nested structs where the member is not a pointer.

@@ -25,6 +25,10 @@ pub mod maps;
 pub mod net;
 pub mod process;
 
+/// Version of records and maps. A ring of another version cannot be read: raise it with every change
+/// of a record's or a map value's layout or meaning.
+pub const VERSION: u32 = 1;
+
 pub use config::{Config, Offs};
 pub use header::{Header, MAX_RECORD_SIZE, RecordKind};
 

@@ -33,6 +33,9 @@ pub const HELLO_PARTIAL: u32 = 1;
 /// [`Conn::hello_state`]: complete, or the stream does not begin with one.
 pub const HELLO_DONE: u32 = 2;
 
+/// Nanoseconds in one of the units in which `/proc/PID/stat` gives times (`USER_HZ` is 100).
+pub const TICK_NS: u64 = 10_000_000;
+
 abi_struct! {
     /// A file: the only thing that decisions about files rest on.
     pub struct FileKey {
@@ -40,6 +43,17 @@ abi_struct! {
         pub ino: u64,
         /// Device, as the kernel numbers it (major << 20 | minor), not as `stat` encodes it.
         pub dev: u32,
+        /// Padding, 0.
+        pub pad: u32,
+    } size 16;
+
+    /// The agent that reads the rings: what it does itself is never recorded. In a map and not a
+    /// constant, because programs can outlive their agent.
+    pub struct Agent {
+        /// Its start in units of [`TICK_NS`], as `/proc` shows it.
+        pub start_tick: u64,
+        /// Its process id.
+        pub tgid: u32,
         /// Padding, 0.
         pub pad: u32,
     } size 16;

@@ -24,6 +24,9 @@ pub struct Config {
     pub scope: Option<String>,
     /// `a` (LSM) or `b` (tracepoints); unset: the best that this kernel proves to support.
     pub plan: Option<String>,
+    /// Folder in a BPF file system (`/sys/fs/bpf/keytrail`) in which the kernel side is kept while no
+    /// agent runs, so that a restart or an upgrade loses nothing. Unset: nothing outlives the agent.
+    pub pin_dir: Option<PathBuf>,
     /// File with the tenant's key for hashing secrets that have no identifier (32 bytes or more,
     /// the same on every host). Unset: a key of this host's own, in `state_dir`; the same secret
     /// on two hosts then looks like two.
@@ -61,6 +64,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/keytrail-sensor"),
             scope: None,
             plan: None,
+            pin_dir: None,
             tenant_key_file: None,
             decoys: Vec::new(),
             catalogues: Catalogues::default(),

@@ -114,7 +114,8 @@ impl Health {
     }
 }
 
-fn gaps(before: &Loss, now: &Loss, from: Timestamp, to: Timestamp) -> Vec<Timed> {
+/// A gap for each kind of loss between two looks at the counters.
+pub(crate) fn gaps(before: &Loss, now: &Loss, from: Timestamp, to: Timestamp) -> Vec<Timed> {
     let mut gaps = Vec::new();
     let mut add = |what, count: u64, reason: &str| {
         if count > 0 {

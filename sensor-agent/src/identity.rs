@@ -508,6 +508,7 @@ impl Identity {
 
 mod placing;
 mod seed;
+pub mod snapshot;
 
 #[cfg(test)]
 mod tests;

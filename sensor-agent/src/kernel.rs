@@ -7,6 +7,7 @@
 //! watch    what to watch                   rings      read, decode, order, watermark
 //! decode   bytes -> events (the trust boundary)       execs  argv and environment put together
 //! stats    what was seen and lost          check      the table for people
+//! pins     what outlives the agent         handover   from one version's programs to the next's
 //! ```
 #![allow(
     clippy::similar_names,
@@ -30,16 +31,20 @@ mod canary;
 pub mod decode;
 pub mod event;
 pub mod execs;
+mod handover;
 pub mod hooks;
 pub mod load;
+pub mod pins;
 pub mod preflight;
+mod ring;
 pub mod rings;
 pub mod selftest;
 pub mod stats;
 pub mod watch;
 
+pub use canary::Canary;
 pub use event::KernelEvent;
 pub use load::{Sensor, SensorConfig};
 pub use preflight::LoadError;
-pub use rings::Drained;
+pub use rings::{Drained, Positions};
 pub use watch::Watch;

@@ -4,6 +4,7 @@
 //! -> facts -> `uplink` (outbox on disk, stream). `run` is the life cycle.
 
 pub mod agents;
+pub mod carry;
 pub mod check;
 pub mod clock;
 pub mod config;
@@ -25,4 +26,5 @@ pub mod seed;
 pub mod sockets;
 pub mod tree;
 pub mod uplink;
+pub mod vigil;
 pub mod watchlist;

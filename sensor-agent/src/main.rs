@@ -29,6 +29,12 @@ enum Command {
     Run(RunArgs),
     /// Print what this kernel lets the sensor see, and end
     Check(CheckArgs),
+    /// Take out what `run` left in the kernel (setting `pin_dir`), when no agent is to follow
+    Unpin {
+        /// Where it is pinned
+        #[arg(long, default_value = "/sys/fs/bpf/keytrail")]
+        pin_dir: PathBuf,
+    },
     /// Parse credential files for `run`, without privileges (started by it alone)
     #[command(name = "parse-helper", hide = true)]
     ParseHelper {
@@ -74,6 +80,10 @@ struct RunArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     state_dir: Option<PathBuf>,
+    /// Keep the kernel side here (`/sys/fs/bpf/keytrail`) while no agent runs: a restart loses nothing
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pin_dir: Option<PathBuf>,
     #[command(flatten)]
     #[serde(flatten)]
     kernel: KernelArgs,
@@ -115,6 +125,10 @@ fn main() -> ExitCode {
             log_to_stderr();
             start(&args)
         }
+        Command::Unpin { pin_dir } => {
+            log_to_stderr();
+            unpin(&pin_dir)
+        }
         Command::Check(args) => {
             log_to_stderr();
             check(&args)
@@ -152,15 +166,16 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(run::Stop::Not);
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            stop.send_replace(true);
+            // SIGTERM is also how a service is restarted; Ctrl-C means the end.
+            let how = tokio::select! {
+                _ = interrupt.recv() => run::Stop::Remove,
+                _ = terminate.recv() => run::Stop::Leave,
+            };
+            stop.send_replace(how);
             // Keeps the channel open until the runtime ends.
             std::future::pending::<()>().await;
         });
@@ -177,6 +192,12 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
         .await?;
         Ok(())
     })
+}
+
+fn unpin(pin_dir: &std::path::Path) -> anyhow::Result<()> {
+    let removed = sensor_agent::kernel::pins::unpin(pin_dir)?;
+    println!("{removed} pinned set(s) removed from {}", pin_dir.display());
+    Ok(())
 }
 
 /// Memory of this process may hold environments: it must not land in a core file.

@@ -77,6 +77,8 @@ pub struct Pipeline {
     edges: Edges,
     drift: Drift,
     counters: PipelineCounters,
+    changes: u64,
+    taking_over: bool,
 }
 
 fn process_key(key: ProcKey) -> ProcessKey {
@@ -108,6 +110,8 @@ impl Pipeline {
             edges: Edges::default(),
             drift: Drift::default(),
             counters: PipelineCounters::default(),
+            changes: 0,
+            taking_over: false,
         }
     }
 
@@ -152,6 +156,9 @@ impl Pipeline {
     /// Takes an event in and appends the facts that follow to `out`.
     pub fn handle(&mut self, event: KernelEvent, out: &mut Vec<Timed>) {
         let before = out.len();
+        if self.taking_over {
+            self.meet(&event, out);
+        }
         match event {
             KernelEvent::Fork { head, child, .. } => self.fork(&head, child),
             KernelEvent::Exec(exec) => self.exec(*exec, out),
@@ -224,6 +231,7 @@ impl Pipeline {
     }
 
     fn fork(&mut self, head: &Head, child: ProcKey) {
+        self.changes += 1;
         let started = self.wall(child.start_ns);
         if !self
             .identity
@@ -340,6 +348,7 @@ impl Pipeline {
     }
 
     fn placed(&mut self, info: &ExecInfo, placed: Placed, time: Timestamp, out: &mut Vec<Timed>) {
+        self.changes += 1;
         if placed.new_unit {
             self.look_after(info);
             if let Some(actor) = self.identity.actor_for(info.key) {
@@ -388,6 +397,7 @@ impl Pipeline {
 
     fn exit(&mut self, head: &Head, status: i32, out: &mut Vec<Timed>) {
         let process = process_key(head.process);
+        self.changes += 1;
         if self.identity.is_tracked(process) {
             let exited = ProcessExited { process, status };
             out.push((self.wall(head.ts_boot_ns), Fact::ProcessExited(exited)));
@@ -481,6 +491,7 @@ impl Pipeline {
             }
         }
         self.recent.insert(seen, time);
+        self.changes += 1;
         tracing::info!(
             credential = %exposure.credential,
             who = %exposure.actor.label(),
@@ -551,6 +562,9 @@ impl Pipeline {
 
 mod configs;
 mod surroundings;
+mod takeover;
+
+pub use takeover::Memory;
 
 use configs::is_owner;
 use surroundings::{Edges, Held};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use keytrail_model::coverage::Coverage;
-use keytrail_model::fact::{Fact, Gap, GapKind, TamperKind, Tampering};
+use keytrail_model::fact::{Fact, TamperKind, Tampering};
 use keytrail_model::ids::BootId;
 use keytrail_pki::files::{FileError, private_folder};
 use keytrail_pki::token::JoinToken;
@@ -17,13 +17,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::carry::{Carrier, LastMark};
 use crate::clock::{self, BootClock};
 use crate::config::{Config, ConfigError};
 use crate::credentials::{Hasher, HasherError, Recogniser, Sandbox, TokenCatalogue};
-use crate::health::Health;
+use crate::health::{self, Health};
 use crate::identity::{Identity, IdentityError, Knowledge};
 use crate::kernel::hooks::Plan;
-use crate::kernel::{KernelEvent, LoadError, Sensor, SensorConfig};
+use crate::kernel::{KernelEvent, LoadError, Positions, Sensor, SensorConfig};
 use crate::people::People;
 use crate::pipeline::{Pipeline, Timed};
 use crate::privileges;
@@ -31,6 +32,7 @@ use crate::seed;
 use crate::tree::TreeLimits;
 use crate::uplink::enrol::{self, Enrolment};
 use crate::uplink::{HostFact, Outbox, Uplink, UplinkConfig, UplinkError};
+use crate::vigil::Vigil;
 
 /// The watch lists, the clock and the counters are looked at this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -190,8 +192,21 @@ pub fn sensor_config(config: &Config) -> Result<SensorConfig, ConfigError> {
     Ok(SensorConfig {
         scope: config.scope_path()?,
         force_plan,
+        pins: config.pin_dir.clone(),
         ..SensorConfig::default()
     })
+}
+
+/// How the agent is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stop {
+    /// Not yet.
+    #[default]
+    Not,
+    /// Another one will follow: what is pinned stays, and goes on recording.
+    Leave,
+    /// For good: what is pinned goes.
+    Remove,
 }
 
 /// Runs until `stop` says so. `ready` is called once, when everything is live.
@@ -200,14 +215,14 @@ pub fn sensor_config(config: &Config) -> Result<SensorConfig, ConfigError> {
 /// When it cannot start. Afterwards nothing but `stop` ends it.
 pub async fn run(
     config: &Config,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Stop>,
     ready: impl FnOnce(&Coverage),
 ) -> Result<(), RunError> {
     let clock = BootClock::measure()?;
     private_folder(&config.state_dir)?;
     let knowledge = knowledge(config)?;
     let uplink_config = uplink_config(config, &clock)?;
-    let mut sensor = Sensor::load(&sensor_config(config)?)?;
+    let sensor = load(config, &uplink_config)?;
     if let Err(error) = privileges::keep_reading_only() {
         warn!("{error}; the sensor goes on with more rights than it needs");
     }
@@ -219,43 +234,36 @@ pub async fn run(
     if !enrolled {
         warn!("not enrolled yet: watching begins, facts wait in the outbox");
     }
+    let carrier = Carrier::new(&config.state_dir, uplink_config.boot);
     let uplink = io.within(|| Uplink::start(uplink_config))?;
-    let outbox = uplink.outbox();
 
     let people = People::read();
     let homes = people.homes();
     let sandbox = sandbox(config, &knowledge)?;
     let identity = Identity::new(knowledge, people, TreeLimits::default()).parsing_in(sandbox);
-    let mut pipeline = Pipeline::new(identity, sensor.watch(), clock);
-    let mut facts: Vec<Timed> = Vec::new();
-    seed::executables(&pipeline, &sensor.watch(), &homes);
-    seed::homes(&mut pipeline, &homes);
-    seed::processes(&mut pipeline, config.scope_path()?.as_deref(), &mut facts);
-    let last = LastMark::at(&config.state_dir);
-    push(
-        &outbox,
-        vec![(clock::now(), Fact::Coverage(sensor.coverage().clone()))],
-    );
-    push(&outbox, last.gap(clock::now()).into_iter().collect());
-    push(&outbox, facts);
-    let (inodes, dirs) = pipeline.files().len();
-    info!(plan = sensor.plan().name(), inodes, dirs, "watching");
-    ready(sensor.coverage());
+    let pipeline = Pipeline::new(identity, sensor.watch(), clock);
+    let mut agent = Agent {
+        vigil: Vigil::new(config.state_dir.clone(), None),
+        outbox: uplink.outbox(),
+        last: LastMark::at(&config.state_dir),
+        held: None,
+        noted: Positions::default(),
+        sensor,
+        pipeline,
+        carrier,
+        homes,
+    };
+    agent.begin(config.scope_path()?.as_deref());
+    let (inodes, dirs) = agent.pipeline.files().len();
+    let plan = agent.sensor.plan().name();
+    info!(plan, inodes, dirs, "watching");
+    ready(agent.sensor.coverage());
 
-    work(
-        &mut sensor,
-        &mut pipeline,
-        &outbox,
-        &last,
-        &homes,
-        &uplink,
-        &mut stop,
-    )
-    .await;
+    let how = agent.work(&uplink, &mut stop).await;
 
     info!("stopping: no more events are taken");
     enrolling.abort();
-    drop(sensor);
+    agent.end(how);
     if !uplink.drain(DRAIN).await {
         info!("what is not acknowledged stays in the outbox on disk");
     }
@@ -263,54 +271,191 @@ pub async fn run(
     Ok(())
 }
 
-/// The loop: events in, facts and watermarks out, house-keeping in between.
-async fn work(
-    sensor: &mut Sensor,
-    pipeline: &mut Pipeline,
-    outbox: &Outbox,
-    last: &LastMark,
-    homes: &[PathBuf],
-    uplink: &Uplink,
-    stop: &mut watch::Receiver<bool>,
-) {
-    let mut events: Vec<KernelEvent> = Vec::new();
-    let mut health = Health::new(sensor.loss());
-    let (mut ticked, mut refreshed, mut marked) = (Instant::now(), Instant::now(), Instant::now());
-    while !*stop.borrow_and_update() {
-        let drained = tokio::select! {
-            drained = sensor.next_batch(&mut events) => drained,
-            // The sender lives in `main`; if it is gone, so is the reason to run.
-            changed = stop.changed() => if changed.is_ok() { continue } else { return },
-        };
+/// Loads the kernel side, or takes over what a predecessor left.
+fn load(config: &Config, uplink: &UplinkConfig) -> Result<Sensor, RunError> {
+    let mut kernel = sensor_config(config)?;
+    let note = Uplink::note(uplink).unwrap_or_default();
+    kernel.resume = Positions::from_note(&note);
+    match Sensor::load(&kernel) {
+        // Seeing matters more than seeing across a restart.
+        Err(error @ LoadError::NoBpffs { .. }) => {
+            warn!("{error}; going on without");
+            kernel.pins = None;
+            Ok(Sensor::load(&kernel)?)
+        }
+        loaded => Ok(loaded?),
+    }
+}
+
+/// Everything between the kernel and the outbox.
+struct Agent {
+    sensor: Sensor,
+    pipeline: Pipeline,
+    outbox: Outbox,
+    vigil: Vigil,
+    last: LastMark,
+    carrier: Carrier,
+    homes: Vec<PathBuf>,
+    /// What the rings may have back once so many facts are durable.
+    held: Option<(u64, Positions)>,
+    /// Up to where the rings were read when facts last went out.
+    noted: Positions,
+}
+
+impl Agent {
+    /// What was there before: what a predecessor left, then what runs.
+    fn begin(&mut self, scope: Option<&Path>) {
+        seed::executables(&self.pipeline, &self.sensor.watch(), &self.homes);
+        seed::homes(&mut self.pipeline, &self.homes);
+        let carried = self.carrier.read();
+        let now = clock::now();
+        let coverage = Fact::Coverage(self.sensor.coverage().clone());
+        push(&self.outbox, vec![(now, coverage)]);
+        let continued = self.sensor.left_behind().cloned();
+        if let Some(left) = &continued {
+            let told = carried.as_ref().map(crate::carry::Carried::told);
+            let by_itself = carried.as_ref().is_none_or(|c| c.ended_by_itself);
+            if let Some(carried) = carried {
+                self.pipeline.restore(carried.memory);
+            }
+            let from = self.last.get().unwrap_or(now).min(now);
+            let mut signs = health::gaps(&told.unwrap_or_default(), left, from, now);
+            signs.extend((!by_itself).then(|| killed(from, now)));
+            push(&self.outbox, signs);
+        } else {
+            push(&self.outbox, self.last.gap(now).into_iter().collect());
+        }
+        // Before looking at what runs: what is found to run then has been told of already.
+        let mut events = Vec::new();
+        self.sensor.drain(&mut events);
+        info!(
+            events = events.len(),
+            continued = continued.is_some(),
+            "begin"
+        );
+        self.handle(&mut events);
+        let mut facts = Vec::new();
+        seed::processes(&mut self.pipeline, scope, &mut facts);
+        if continued.is_some() {
+            self.pipeline.settle(&mut facts);
+        }
+        push(&self.outbox, facts);
+    }
+
+    /// Makes facts of events.
+    fn handle(&mut self, events: &mut Vec<KernelEvent>) {
         let mut facts = Vec::new();
         for event in events.drain(..) {
-            pipeline.handle(event, &mut facts);
-        }
-        push(outbox, facts);
-        let mark = pipeline.wall(drained.watermark_boot_ns);
-        if marked.elapsed() >= WATERMARK {
-            marked = Instant::now();
-            outbox.watermark(mark);
-        }
-        if ticked.elapsed() >= TICK {
-            let stopped = stopped(ticked.elapsed());
-            ticked = Instant::now();
-            let signs = stopped.into_iter().chain(tick_clock(pipeline));
-            push(outbox, signs.collect());
-            let gaps = health.look(sensor.loss(), mark, pipeline, &uplink.status());
-            push(outbox, gaps);
-            last.note(mark);
-            if pipeline.config_was_written() {
-                push(outbox, pipeline.config_changes(mark));
+            if !self.vigil.takes(&event) {
+                self.pipeline.handle(event, &mut facts);
             }
         }
-        if refreshed.elapsed() >= REFRESH {
-            refreshed = Instant::now();
-            push(outbox, pipeline.sums(mark));
-            pipeline.files().refresh();
-            push(outbox, pipeline.config_changes(mark));
-            seed::executables(pipeline, &sensor.watch(), homes);
+        if !self.sensor.is_pinned() {
+            push(&self.outbox, facts);
+            return;
         }
+        let positions = self.sensor.positions();
+        let note = (positions != self.noted).then(|| positions.to_note());
+        let facts = facts
+            .into_iter()
+            .map(|(time, fact)| HostFact { time, fact });
+        // What does not fit is counted by the outbox and told as a gap.
+        let _counted = self.outbox.push_noting(facts.collect(), note);
+        self.noted = positions;
+        self.give_back();
+    }
+
+    /// Gives the rings back what has become durable.
+    fn give_back(&mut self) {
+        let (accepted, durable) = self.outbox.progress();
+        if let Some((wanted, positions)) = self.held.take() {
+            if durable < wanted {
+                self.held = Some((wanted, positions));
+                return;
+            }
+            self.sensor.release(&positions);
+        }
+        if durable == accepted {
+            self.sensor.release(&self.noted);
+        } else {
+            self.held = Some((accepted, self.noted.clone()));
+        }
+    }
+
+    /// The loop: events in, facts and watermarks out, house-keeping in between.
+    async fn work(&mut self, uplink: &Uplink, stop: &mut watch::Receiver<Stop>) -> Stop {
+        let mut events: Vec<KernelEvent> = Vec::new();
+        let mut health = Health::new(self.sensor.loss());
+        let (mut ticked, mut refreshed, mut marked) =
+            (Instant::now(), Instant::now(), Instant::now());
+        loop {
+            let wanted = *stop.borrow_and_update();
+            if wanted != Stop::Not {
+                return wanted;
+            }
+            let drained = tokio::select! {
+                drained = self.sensor.next_batch(&mut events) => drained,
+                // The sender lives in `main`; if it is gone, so is the reason to run.
+                changed = stop.changed() => {
+                    if changed.is_ok() { continue } else { return Stop::Leave }
+                }
+            };
+            self.handle(&mut events);
+            let mark = self.pipeline.wall(drained.watermark_boot_ns);
+            if marked.elapsed() >= WATERMARK {
+                marked = Instant::now();
+                self.outbox.watermark(mark);
+            }
+            if ticked.elapsed() >= TICK {
+                let elapsed = ticked.elapsed();
+                ticked = Instant::now();
+                self.tick(elapsed, mark, &mut health, uplink);
+            }
+            if refreshed.elapsed() >= REFRESH {
+                refreshed = Instant::now();
+                self.refresh(mark);
+            }
+        }
+    }
+
+    fn tick(&mut self, elapsed: Duration, mark: Timestamp, health: &mut Health, uplink: &Uplink) {
+        let signs = stopped(elapsed)
+            .into_iter()
+            .chain(tick_clock(&mut self.pipeline));
+        push(&self.outbox, signs.collect());
+        push(&self.outbox, self.vigil.look(&mut self.sensor));
+        let loss = self.sensor.loss();
+        let gaps = health.look(loss.clone(), mark, &mut self.pipeline, &uplink.status());
+        push(&self.outbox, gaps);
+        self.last.note(mark);
+        if self.sensor.is_pinned() {
+            self.carrier.note(&self.pipeline, &loss);
+        }
+        if self.pipeline.config_was_written() {
+            push(&self.outbox, self.pipeline.config_changes(mark));
+        }
+    }
+
+    fn refresh(&mut self, mark: Timestamp) {
+        push(&self.outbox, self.pipeline.sums(mark));
+        self.pipeline.files().refresh();
+        push(&self.outbox, self.pipeline.config_changes(mark));
+        seed::executables(&self.pipeline, &self.sensor.watch(), &self.homes);
+    }
+
+    fn end(mut self, how: Stop) {
+        if !self.sensor.is_pinned() {
+            return;
+        }
+        if how == Stop::Remove {
+            match self.sensor.unpin() {
+                Ok(()) => info!("what was pinned is removed"),
+                Err(error) => warn!("{error}; `sensor-agent unpin` tries again"),
+            }
+            return;
+        }
+        self.carrier.end(&self.pipeline, &self.sensor.loss());
+        info!("the kernel side goes on recording for the next agent; `sensor-agent unpin` ends it");
     }
 }
 
@@ -321,6 +466,16 @@ fn push(outbox: &Outbox, facts: Vec<Timed>) {
         .collect();
     // What does not fit is counted by the outbox and told as a gap.
     let _counted = outbox.push(facts);
+}
+
+/// The last agent did not end by itself. Nothing was missed, but somebody may have wanted that.
+fn killed(from: Timestamp, now: Timestamp) -> Timed {
+    let away = now.duration_since(from).as_secs();
+    let detail = format!(
+        "the agent was killed or crashed, and was away for {away} s; the kernel side went on recording"
+    );
+    warn!("{detail}");
+    sign(TamperKind::AgentStopped, detail)
 }
 
 /// Takes a new measurement of the clock; a step of it is worth a fact.
@@ -479,35 +634,6 @@ async fn wait_for(task: &JoinHandle<()>, patience: Duration) -> bool {
     task.is_finished()
 }
 
-/// Remembers on disk up to when this host was watched, so that the time in which no agent ran is
-/// told as a gap.
-struct LastMark(PathBuf);
-
-impl LastMark {
-    fn at(state_dir: &Path) -> Self {
-        Self(state_dir.join("watched-until"))
-    }
-
-    fn note(&self, mark: Timestamp) {
-        // Losing it makes the gap longer, not shorter; no need to sync.
-        if let Err(error) = std::fs::write(&self.0, mark.to_string()) {
-            warn!(path = %self.0.display(), %error, "cannot remember up to when was watched");
-        }
-    }
-
-    fn gap(&self, now: Timestamp) -> Option<Timed> {
-        let from: Timestamp = std::fs::read_to_string(&self.0).ok()?.trim().parse().ok()?;
-        let gap = Gap {
-            from: from.min(now),
-            to: now,
-            what: GapKind::All,
-            count: None,
-            reason: "no agent was running".to_owned(),
-        };
-        Some((now, Fact::Gap(gap)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -526,19 +652,5 @@ mod tests {
         );
         assert_eq!(kind(clock_moved(-900)), None);
         assert_eq!(kind(clock_moved(-3_600_000)), Some(TamperKind::ClockMoved));
-    }
-
-    #[test]
-    fn the_time_without_an_agent_is_a_gap() {
-        let dir = tempfile::tempdir().unwrap();
-        let last = LastMark::at(dir.path());
-        let now = clock::now();
-        assert_eq!(last.gap(now), None);
-        let before = now - Duration::from_secs(60);
-        last.note(before);
-        let Some((_, Fact::Gap(gap))) = last.gap(now) else {
-            panic!("no gap")
-        };
-        assert_eq!((gap.from, gap.to, gap.what), (before, now, GapKind::All));
     }
 }

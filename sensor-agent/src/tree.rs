@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use keytrail_model::ids::ProcessKey;
 use keytrail_model::process::{Package, ProcessSummary};
+use serde::{Deserialize, Serialize};
 
 pub use input::{ExecInfo, FdKind, RawArgv, SecretEnv};
 
@@ -53,13 +54,14 @@ pub struct TreeCounters {
 }
 
 /// One process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
     /// Its parent at fork.
     pub parent: Option<ProcessKey>,
     /// What leaves the host about it.
     pub summary: ProcessSummary,
     /// Executable.
+    #[serde(serialize_with = "lossy")]
     pub exe: PathBuf,
     /// Real uid.
     pub uid: u32,
@@ -80,7 +82,13 @@ pub struct Node {
     /// It has called exec since it was forked.
     pub execed: bool,
     exited: bool,
+    #[serde(skip)]
     children: u32,
+}
+
+/// Another agent can do without the odd bytes of a path, and not without the process.
+fn lossy<S: serde::Serializer>(path: &std::path::Path, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&path.to_string_lossy())
 }
 
 impl Node {
@@ -117,6 +125,16 @@ impl Node {
             exited: false,
             children: 0,
             execed: false,
+            ..self
+        }
+    }
+
+    /// The same process in another tree, which has not seen its exit.
+    #[must_use]
+    pub(crate) fn restored(self) -> Self {
+        Self {
+            exited: false,
+            children: 0,
             ..self
         }
     }
@@ -210,6 +228,11 @@ impl ProcessTree {
     #[must_use]
     pub fn get(&self, key: ProcessKey) -> Option<&Node> {
         self.nodes.get(&key)
+    }
+
+    /// Every process.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
     }
 
     /// The live process with this pid.

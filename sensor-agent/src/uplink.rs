@@ -135,6 +135,17 @@ impl Uplink {
         })
     }
 
+    /// The note that became durable with the last facts of this boot (see
+    /// [`Outbox::push_noting`]), before the uplink is started; `None` when there is none or it cannot
+    /// be read, in which case starting says why.
+    #[must_use]
+    pub fn note(config: &UplinkConfig) -> Option<Vec<u8>> {
+        keytrail_spool::note(
+            &config.state_dir.join("spool.db"),
+            config.boot.0.into_bytes(),
+        )
+    }
+
     /// Where facts go in.
     #[must_use]
     pub fn outbox(&self) -> Outbox {

@@ -15,9 +15,9 @@ use aya_ebpf::{
     },
     maps::{RingBuf, ring_buf::RingBufEntry},
 };
-use keytrail_abi::{Config, Header, Offs, RecordKind, loss::LossRow};
+use keytrail_abi::{Config, Header, Offs, RecordKind, loss::LossRow, maps::TICK_NS};
 
-use crate::maps::LOSS;
+use crate::maps::{LOSS, SELF};
 
 /// Set by the loader before the object is loaded, frozen afterwards: constants to the verifier.
 #[unsafe(no_mangle)]
@@ -121,6 +121,15 @@ pub fn now() -> u64 {
 #[inline(always)]
 pub fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Whether the current task, of process `tgid`, is the agent. Its number alone may be another's by
+/// now: the programs can outlive it.
+#[inline(always)]
+pub fn is_agent(tgid: u32) -> bool {
+    SELF.get(0).is_some_and(|agent| {
+        agent.tgid == tgid && agent.start_tick == start_of(current_task()) / TICK_NS
+    })
 }
 
 /// Whether the current task belongs to the part of the machine that the sensor is limited to.

@@ -21,7 +21,8 @@ use keytrail_abi::{
 use crate::{
     ctx::{
         Outcome, Ptr, Who, config, count, count_suppressed, current_task, current_tgid, emit,
-        fill_header, in_scope, load, load_ptr, now, offs, read, read_ptr, start_of, typed_task,
+        fill_header, in_scope, is_agent, load, load_ptr, now, offs, read, read_ptr, start_of,
+        typed_task,
     },
     found,
     maps::{RING_ACCESS, SEEN, TRACKED, WATCH_FILTER, WATCHED_DIRS, WATCHED_INODES},
@@ -232,7 +233,7 @@ fn on_inode(inode: Ptr, key: &FileKey, via: Via) {
         on_other(inode, key, via);
         return;
     }
-    if tgid == config!(self_tgid) {
+    if is_agent(tgid) {
         return;
     }
     // SAFETY: as above.

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use keytrail_abi::{
     header::KIND_SLOTS,
     loss::LossRow,
-    maps::{Conn, FILTER_WORDS, FileKey, ListenKey, Owner, PeerKey, SeenKey, Tracked},
+    maps::{Agent, Conn, FILTER_WORDS, FileKey, ListenKey, Owner, PeerKey, SeenKey, Tracked},
 };
 
 /// File accesses and nothing else, so that no flood of other events can push one out.
@@ -68,3 +68,6 @@ pub static RESOLVING: LruHashMap<u64, Owner> = LruHashMap::with_max_entries(8_19
 /// Loss counters, by record kind.
 #[map]
 pub static LOSS: PerCpuArray<LossRow> = PerCpuArray::with_max_entries(KIND_SLOTS, 0);
+/// The agent that reads the rings.
+#[map]
+pub static SELF: Array<Agent> = Array::with_max_entries(1, 0);

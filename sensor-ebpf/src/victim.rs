@@ -10,8 +10,8 @@ use keytrail_abi::{
 
 use crate::{
     ctx::{
-        Ptr, Who, config, count_suppressed, current_task, current_tgid, emit, fill_header,
-        in_scope, now, offs, read, read_ptr, start_of,
+        Ptr, Who, count_suppressed, current_task, current_tgid, emit, fill_header, in_scope,
+        is_agent, now, offs, read, read_ptr, start_of,
     },
     file::{hold, repeated},
     found,
@@ -100,7 +100,7 @@ pub fn on_call(id: u32, via: u32) {
 #[inline(always)]
 fn on_access(victim: &Victim, via: u32) {
     let tgid = current_tgid();
-    if victim.tgid == tgid || tgid == config!(self_tgid) {
+    if victim.tgid == tgid || is_agent(tgid) {
         return;
     }
     // SAFETY: map values stay readable in a BPF program.

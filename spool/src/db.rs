@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::{Opened, SpoolError};
+use crate::{EpochId, Opened, SpoolError};
 
 /// In `PRAGMA user_version`; a file of another version is put aside like a damaged one.
 const VERSION: i64 = 1;
@@ -29,6 +29,14 @@ const SCHEMA: &str = "
         crc INTEGER NOT NULL,
         zstd BLOB,
         PRIMARY KEY (epoch, first_seq)
+    ) STRICT;
+";
+
+const NOTE: &str = "
+    CREATE TABLE IF NOT EXISTS note (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        epoch INTEGER NOT NULL,
+        text BLOB NOT NULL
     ) STRICT;
 ";
 
@@ -118,7 +126,26 @@ fn open_checked(path: &Path) -> Result<Connection, Unusable> {
             )));
         }
     }
+    // Came later than the format's number; older files get it here.
+    connection.execute_batch(NOTE)?;
     Ok(connection)
+}
+
+/// The note that was stored last (see [`crate::Spool::append_noting`]), if that was in this epoch. Looks only:
+/// a file that cannot be read is left for [`crate::Spool::open`] to deal with.
+#[must_use]
+pub fn note(path: &Path, epoch: EpochId) -> Option<Vec<u8>> {
+    if !path.exists() {
+        return None;
+    }
+    let connection = Connection::open(path).ok()?;
+    connection
+        .query_row(
+            "SELECT text FROM note JOIN epoch ON epoch.no = note.epoch WHERE epoch.id = ?1",
+            [epoch.as_slice()],
+            |row| row.get(0),
+        )
+        .ok()
 }
 
 /// Renames the file and its companions. Only the latest damaged file is kept: the name is fixed, so

@@ -54,6 +54,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use db::note;
 pub use frame::{BlockError, records};
 pub use queue::Spool;
 

@@ -119,6 +119,20 @@ impl Spool {
         records: &[Record],
         mark: Option<i64>,
     ) -> Result<Range<u64>, SpoolError> {
+        self.append_noting(records, mark, None)
+    }
+
+    /// The same, and stores the producer's own note with them (SP-1 holds for both or neither): up to
+    /// where it had read what the records were made of. Only the latest note is kept.
+    ///
+    /// # Errors
+    /// When nothing was appended.
+    pub fn append_noting(
+        &mut self,
+        records: &[Record],
+        mark: Option<i64>,
+        note: Option<&[u8]>,
+    ) -> Result<Range<u64>, SpoolError> {
         let blocks = frame::build(records)?;
         let (epoch, limit, mut stats) = (self.epoch, self.limits.max_bytes, self.stats);
         let range = self.transaction(|t| {
@@ -149,6 +163,10 @@ impl Spool {
             }
             t.prepare_cached("UPDATE epoch SET next_seq = ?2 WHERE no = ?1")?
                 .execute([epoch, next])?;
+            if let Some(note) = note {
+                t.prepare_cached("REPLACE INTO note (one, epoch, text) VALUES (1, ?1, ?2)")?
+                    .execute(params![epoch, note])?;
+            }
             Ok(unsigned(first, "number")?..unsigned(next, "number")?)
         })?;
         stats.appended += records.len() as u64;

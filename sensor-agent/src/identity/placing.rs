@@ -113,7 +113,7 @@ impl Identity {
         (self.start(unit), true)
     }
 
-    fn session(&self, info: &ExecInfo, _launch: &Launch, row: &AgentRow) -> Session {
+    pub(super) fn session(&self, info: &ExecInfo, _launch: &Launch, row: &AgentRow) -> Session {
         let mut session = Session {
             vars: self.places(info),
             cwd: info.cwd.clone(),

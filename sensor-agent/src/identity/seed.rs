@@ -6,7 +6,7 @@ use procfs::process::all_processes;
 
 use super::Identity;
 use crate::tree::ExecInfo;
-use crate::tree::proc::ProcEntry;
+use crate::tree::proc::{ProcEntry, start_tick};
 
 /// Most processes looked at.
 const MAX_PROCESSES: usize = 65_536;
@@ -31,6 +31,9 @@ impl Identity {
         entries.sort_by_key(|entry| (entry.key().start_ns, entry.key().pid));
         let mut seeded = Vec::new();
         for entry in &entries {
+            if self.knows(entry.key()) {
+                continue;
+            }
             let parent = self.parent_of(entry, &entries);
             let Some(mut info) = ExecInfo::from_proc(entry, parent, boot) else {
                 continue;
@@ -46,6 +49,12 @@ impl Identity {
             }
         }
         seeded
+    }
+
+    /// True when a record of the kernel, or a predecessor, has told of this process already.
+    fn knows(&self, key: ProcessKey) -> bool {
+        let known = self.tree.live_pid(key.pid);
+        known.is_some_and(|known| start_tick(known) == start_tick(key))
     }
 
     fn parent_of(&self, entry: &ProcEntry, entries: &[ProcEntry]) -> Option<ProcessKey> {

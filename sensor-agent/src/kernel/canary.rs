@@ -11,7 +11,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use super::{
@@ -39,10 +39,10 @@ impl Seen {
         self.files.contains(&hook)
     }
 
-    /// Turns attached programs that stayed silent into missing ones.
-    pub(super) fn prove(&self, results: &mut BTreeMap<&'static str, Result<(), String>>) {
+    /// The programs that the canary touches, and whether each reported it.
+    pub(super) fn proofs(&self) -> [(&'static str, bool); 7] {
         let cache_seen = self.saw_file("tp_btf/mm_filemap_get_pages");
-        let proofs = [
+        [
             ("process_fork", self.fork),
             ("process_exec", self.exec),
             ("process_exit", self.exit),
@@ -50,8 +50,12 @@ impl Seen {
             ("lsm_file_open", self.saw_file("lsm/file_open")),
             ("filemap_get_pages", cache_seen),
             ("syscall_exit", self.saw_file("tp_btf/sys_exit")),
-        ];
-        for (program, fired) in proofs {
+        ]
+    }
+
+    /// Turns attached programs that stayed silent into missing ones.
+    pub(super) fn prove(&self, results: &mut BTreeMap<&'static str, Result<(), String>>) {
+        for (program, fired) in self.proofs() {
             if let (false, Some(result @ Ok(()))) = (fired, results.get_mut(program)) {
                 *result = Err(match &self.hindered {
                     Some(why) => format!("attached but not proven: {why}"),
@@ -62,55 +66,143 @@ impl Seen {
     }
 }
 
-/// Runs the canary and reads what came of it. Events of others that arrive meanwhile are dropped:
-/// the caller looks at running processes after loading anyway.
-pub(super) fn run(sensor: &mut Sensor, scope: Option<&Path>) -> Result<Seen, LoadError> {
-    let mut seen = Seen::default();
-    let since = boot_ns();
-    let mut children = Vec::new();
-    if let Err(error) = read_in_child(sensor, scope, &mut children) {
-        seen.hindered = Some(format!("the canary process failed: {error}"));
-    }
-    let own = ProcKey {
-        tgid: std::process::id(),
-        start_ns: 0,
-    };
-    if let Err(error) = connect(sensor, own) {
-        seen.hindered = Some(format!("the canary connection failed: {error}"));
-    }
-    let mut events = Vec::new();
-    sensor.drain(&mut events);
-    for event in events {
-        let tgid = event.head().process.tgid;
-        match event {
-            KernelEvent::Fork { child, .. } if children.contains(&tgid) => {
-                seen.fork = true;
-                children.push(child.tgid);
-            }
-            KernelEvent::Exec(exec) if children.contains(&tgid) && exec.args.is_some() => {
-                let start = exec.head.process.start_ns;
-                if start < since || start > boot_ns() {
-                    return Err(LoadError::Program {
-                        program: "process_exec".to_owned(),
-                        reason: "it reports an impossible start time, so the offsets in this \
-                                 kernel's structs are wrong"
-                            .to_owned(),
-                    });
-                }
-                seen.exec = true;
-            }
-            KernelEvent::Exit { .. } if children.contains(&tgid) => seen.exit = true,
-            KernelEvent::File(file) if children.contains(&tgid) => seen.files.push(file.hook),
-            KernelEvent::ConnOpen(_) | KernelEvent::ConnFailed(_) if tgid == own.tgid => {
-                seen.tcp = true;
-            }
-            _ => {}
+/// Runs the canary and reads what came of it. Events of others that arrive meanwhile, or that a
+/// predecessor left, are kept for the next [`Sensor::drain`].
+pub(super) fn run(sensor: &mut Sensor) -> Result<Seen, LoadError> {
+    let mut canary = match Canary::start(sensor, None) {
+        Ok(canary) => canary,
+        Err(error) => {
+            return Ok(Seen {
+                hindered: Some(format!("the canary process failed: {error}")),
+                ..Seen::default()
+            });
         }
+    };
+    let waited = canary.child.wait();
+    if let Err(error) = waited.and_then(|_| canary.connect(sensor)) {
+        canary.seen.hindered = Some(format!("the canary failed: {error}"));
+    }
+    sensor.rings.sift(|event| !canary.take(event));
+    let wrong_start = canary.wrong_start;
+    let seen = canary.end(sensor);
+    if wrong_start {
+        return Err(LoadError::Program {
+            program: "process_exec".to_owned(),
+            reason: "it reports an impossible start time, so the offsets in this kernel's structs \
+                     are wrong"
+                .to_owned(),
+        });
     }
     Ok(seen)
 }
 
+/// A canary that was let out.
+#[derive(Debug)]
+pub struct Canary {
+    file: CanaryFile,
+    id: FileId,
+    child: Child,
+    /// The child and what it started.
+    children: Vec<u32>,
+    /// When it began; a number can have been somebody else's before.
+    since: u64,
+    seen: Seen,
+    wrong_start: bool,
+}
+
+impl Canary {
+    /// Starts it; its file is made in `dir`, or wherever there is room.
+    pub(super) fn start(sensor: &Sensor, dir: Option<&Path>) -> std::io::Result<Self> {
+        let since = boot_ns();
+        let file = canary_file(dir)?;
+        let id = FileId::at(&file.0).map_err(std::io::Error::other)?;
+        // The shell waits until it is in the scope and tracked, then starts a program that reads.
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "read go; /bin/cat \"$0\"; /bin/cat \"$0\""])
+            .arg(&file.0)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let tgid = child.id();
+        let prepared = prepare(sensor, id, tgid);
+        // Closing its input ends the shell's `read`, whether or not all went well.
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(b"\n")?;
+        }
+        let canary = Self {
+            file,
+            id,
+            child,
+            children: vec![tgid],
+            since,
+            seen: Seen::default(),
+            wrong_start: false,
+        };
+        match prepared {
+            Ok(()) => Ok(canary),
+            Err(error) => {
+                canary.end(sensor);
+                Err(error)
+            }
+        }
+    }
+
+    /// Connects from this process to itself.
+    pub(super) fn connect(&mut self, sensor: &Sensor) -> std::io::Result<()> {
+        let own = ProcKey {
+            tgid: std::process::id(),
+            start_ns: 0,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let watch = sensor.watch();
+        watch.track(own).map_err(std::io::Error::other)?;
+        let result = listener.local_addr().and_then(TcpStream::connect);
+        watch.untrack(own);
+        result.map(drop)
+    }
+
+    /// True when the event is the canary's doing, which is nobody else's business.
+    pub fn take(&mut self, event: &KernelEvent) -> bool {
+        let head = event.head();
+        let (tgid, own) = (head.process.tgid, std::process::id());
+        if head.ts_boot_ns < self.since || (tgid != own && !self.children.contains(&tgid)) {
+            return false;
+        }
+        match event {
+            KernelEvent::Fork { child, .. } => {
+                self.seen.fork = true;
+                self.children.push(child.tgid);
+            }
+            KernelEvent::Exec(exec) if exec.args.is_some() => {
+                let start = head.process.start_ns;
+                self.wrong_start |= start < self.since || start > boot_ns();
+                self.seen.exec = true;
+            }
+            KernelEvent::Exit { .. } => self.seen.exit = true,
+            KernelEvent::File(file) => self.seen.files.push(file.hook),
+            KernelEvent::ConnOpen(_) | KernelEvent::ConnFailed(_) => self.seen.tcp |= tgid == own,
+            _ => {}
+        }
+        true
+    }
+
+    /// Takes it in again.
+    pub(super) fn end(mut self, sensor: &Sensor) -> Seen {
+        // By now it has ended, or something holds it, which must not hold us.
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+        sensor.watch().remove_inode(self.id);
+        drop(self.file);
+        self.seen
+    }
+}
+
 /// A file that exists as long as this does.
+#[derive(Debug)]
 struct CanaryFile(PathBuf);
 
 impl Drop for CanaryFile {
@@ -119,10 +211,11 @@ impl Drop for CanaryFile {
     }
 }
 
-fn canary_file() -> std::io::Result<CanaryFile> {
+fn canary_file(dir: Option<&Path>) -> std::io::Result<CanaryFile> {
     // A real file system if there is one: memory file systems do not show in the page cache's hooks.
+    let usual = ["/var/tmp", "/tmp", "/"].map(Path::new);
     let mut last = std::io::Error::other("no directory to write to");
-    for dir in [Path::new("/var/tmp"), Path::new("/tmp"), Path::new("/")] {
+    for dir in dir.into_iter().chain(usual) {
         let path = dir.join(format!(".keytrail-canary-{}", std::process::id()));
         drop(fs::remove_file(&path));
         match OpenOptions::new()
@@ -141,48 +234,14 @@ fn canary_file() -> std::io::Result<CanaryFile> {
     Err(last)
 }
 
-fn read_in_child(
-    sensor: &Sensor,
-    scope: Option<&Path>,
-    children: &mut Vec<u32>,
-) -> std::io::Result<()> {
-    let file = canary_file()?;
-    let id = FileId::at(&file.0).map_err(std::io::Error::other)?;
-    // The shell waits until it is in the scope and tracked, then starts a program that reads.
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", "read go; /bin/cat \"$0\"; /bin/cat \"$0\""])
-        .arg(&file.0)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let tgid = child.id();
-    children.push(tgid);
-    let watch = sensor.watch();
-    let prepared = (|| {
-        if let Some(scope) = scope {
-            fs::write(scope.join("cgroup.procs"), tgid.to_string())?;
-        }
-        watch.add_inode(id).map_err(std::io::Error::other)?;
-        watch
-            .track(ProcKey { tgid, start_ns: 0 })
-            .map_err(std::io::Error::other)
-    })();
-    // Closing its input ends the shell's `read`, whether or not all went well.
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(b"\n")?;
+/// Puts the canary into the scope and has its file watched.
+fn prepare(sensor: &Sensor, id: FileId, tgid: u32) -> std::io::Result<()> {
+    if let Some(scope) = sensor.scope_dir() {
+        fs::write(scope.join("cgroup.procs"), tgid.to_string())?;
     }
-    child.wait()?;
-    watch.remove_inode(id);
-    prepared
-}
-
-fn connect(sensor: &Sensor, own: ProcKey) -> std::io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
     let watch = sensor.watch();
-    watch.track(own).map_err(std::io::Error::other)?;
-    let result = listener.local_addr().and_then(TcpStream::connect);
-    watch.untrack(own);
-    result.map(drop)
+    watch.add_inode(id).map_err(std::io::Error::other)?;
+    watch
+        .track(ProcKey { tgid, start_ns: 0 })
+        .map_err(std::io::Error::other)
 }

@@ -367,4 +367,33 @@ impl KernelEvent {
             Self::ConnHello(e) => &e.head,
         }
     }
+
+    /// The same, as if it had happened at another time.
+    #[must_use]
+    pub(super) fn at(mut self, ts_boot_ns: u64) -> Self {
+        self.head_mut().ts_boot_ns = ts_boot_ns;
+        self
+    }
+
+    fn head_mut(&mut self) -> &mut Head {
+        match self {
+            Self::Fork { head, .. }
+            | Self::Exit { head, .. }
+            | Self::Datagram { head, .. }
+            | Self::Listening { head, .. }
+            | Self::UnixPeer { head, .. }
+            | Self::BpfLoad { head }
+            | Self::OpaqueSocket { head, .. } => head,
+            Self::ProcessAccess(e) => &mut e.head,
+            Self::Dns(e) => &mut e.head,
+            Self::Exec(e) => &mut e.head,
+            Self::File(e) => &mut e.head,
+            Self::ConnOpen(e)
+            | Self::ConnFound(e)
+            | Self::ConnFailed(e)
+            | Self::Accepted(e)
+            | Self::ConnClose { conn: e, .. } => &mut e.head,
+            Self::ConnHello(e) => &mut e.head,
+        }
+    }
 }

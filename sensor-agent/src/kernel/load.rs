@@ -1,5 +1,6 @@
-//! Loading and attaching. Nothing is pinned: when the [`Sensor`] is dropped, or its process ends in
-//! whatever way, the kernel removes programs, links and maps.
+//! Loading and attaching. Unless it is asked to pin (`pins`), nothing outlives the agent: when the
+//! [`Sensor`] is dropped, or its process ends in whatever way, the kernel removes programs, links and
+//! maps.
 
 use std::{
     collections::BTreeMap,
@@ -10,27 +11,31 @@ use std::{
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
-    maps::{HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Lsm,
         ProgramError,
+        links::{FdLink, PinnedLink},
     },
 };
 use keytrail_abi::{
-    Config,
-    maps::{Conn, STATE_ESTABLISHED},
+    Config, Offs,
+    maps::{Agent, Conn, STATE_ESTABLISHED},
 };
 use keytrail_model::coverage::{Coverage, CoverageRow, CoverageState};
+use sha2::{Digest as _, Sha256};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
     btf::Btf,
-    canary,
+    canary::{self, Canary},
     decode::address,
     event::{ConnBytes, ConnEvent, Head, KernelEvent, ProcKey},
+    handover,
     hooks::{Attach, HOOKS, Hook, Plan, UNSEEN},
+    pins::{self, Draft, Pins, Source},
     preflight::{self, LoadError},
-    rings::{Drained, RINGS, Rings},
+    rings::{Drained, Positions, RINGS, Rings, boot_ns},
     stats::{self, Loss, RawRow},
     watch::Watch,
 };
@@ -54,6 +59,11 @@ pub struct SensorConfig {
     /// Also watch opens on return from system calls in plan B (costs every system call on the
     /// machine about 0.1 µs). Without it, files outside the page cache are not seen.
     pub syscall_exit: bool,
+    /// Folder in a BPF file system below which programs, links and maps are kept while no agent
+    /// runs; `None`: nothing outlives the agent.
+    pub pins: Option<PathBuf>,
+    /// Up to where the rings of a pinned set have been read and made durable.
+    pub resume: Positions,
 }
 
 impl Default for SensorConfig {
@@ -65,20 +75,44 @@ impl Default for SensorConfig {
             ring_bytes: None,
             max_tracked: None,
             syscall_exit: true,
+            pins: None,
+            resume: Positions::default(),
         }
     }
 }
 
 /// A loaded sensor.
 pub struct Sensor {
-    rings: Rings,
+    pub(super) rings: Rings,
     watch: Watch,
     loss: PerCpuArray<MapData, RawRow>,
     conns: HashMap<MapData, u64, [u8; size_of::<Conn>()]>,
     coverage: Coverage,
     plan: Plan,
+    /// Where the canary runs.
+    scope_dir: Option<PathBuf>,
+    /// Counters of the set that recorded while no agent ran.
+    pub(super) left: Option<Loss>,
+    /// Which process is the agent. Held open: programs that are loaded later refer to it.
+    _own: Array<MapData, [u8; size_of::<Agent>()]>,
     /// Programs and links live as long as this.
-    bpf: Ebpf,
+    kept: Kept,
+}
+
+/// What keeps programs and links alive.
+#[derive(Default)]
+struct Kept {
+    bpf: Option<Ebpf>,
+    links: BTreeMap<&'static str, FdLink>,
+    pinned: Option<Pinned>,
+}
+
+/// A pinned set and the right to it.
+struct Pinned {
+    /// `None` only until the set is whole.
+    pins: Option<Pins>,
+    set: PathBuf,
+    links: Vec<(String, PinnedLink)>,
 }
 
 /// An open connection and its bytes so far.
@@ -90,6 +124,9 @@ pub struct OpenConnection {
     pub bytes: ConnBytes,
 }
 
+/// Why a program that was live is not any more.
+const SILENT: &str = "it was live and no longer reports the canary";
+
 /// Where the cgroup programs are attached and what the tracing programs are limited to.
 struct Scope {
     dir: PathBuf,
@@ -98,7 +135,8 @@ struct Scope {
 }
 
 impl Sensor {
-    /// Loads the programs, attaches them and proves them. Must be called within a tokio runtime.
+    /// Loads the programs, attaches them and proves them; or takes over a pinned set. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
     /// One clear reason, see [`LoadError`].
@@ -108,19 +146,58 @@ impl Sensor {
         let btf = Btf::read(&config.btf)?;
         let offs = btf.offsets()?;
         drop(btf);
-        let aya_btf = AyaBtf::parse_file(&config.btf, Endianness::default())
-            .map_err(|e| LoadError::Object(e.to_string()))?;
-        let abi = Config {
+        let mut abi = Config {
             scope_cgroup_id: if config.scope.is_some() { scope.id } else { 0 },
             scope_level: scope.level,
-            generation: 1,
+            generation: 0,
             dedupe_ns: 1_000_000_000,
-            self_tgid: std::process::id(),
-            pad: 0,
         };
+        let Some(root) = &config.pins else {
+            abi.generation = generation();
+            return Self::fresh(config, &scope, &offs, &abi, None);
+        };
+        let part = if config.scope.is_some() {
+            format!("cgroup-{}", scope.id)
+        } else {
+            "all".to_owned()
+        };
+        let pins = Pins::open(root, &part)?;
+        let name = set_name(config, &offs, &abi);
+        if let Some(set) = pins.find(&name) {
+            return Self::adopt(config, pins, set);
+        }
+        abi.generation = generation();
+        let old = pins.others(&name)?;
+        let readable = old.iter().find(|set| handover::is_readable(set));
+        let sensor = match readable {
+            Some(old) => handover::succeed(config, old, |copy| {
+                let draft = pins.draft(&name)?;
+                Self::fresh(config, &scope, &offs, &abi, Some((draft, copy)))
+            })?,
+            None => {
+                let draft = pins.draft(&name)?;
+                Self::fresh(config, &scope, &offs, &abi, Some((draft, &|_| Ok(()))))?
+            }
+        };
+        for set in &old {
+            pins::remove_set(set)?;
+        }
+        Ok(sensor.kept_by(pins))
+    }
+
+    /// Loads the object. With a draft, everything is pinned, after `copy` has filled the maps.
+    fn fresh(
+        config: &SensorConfig,
+        scope: &Scope,
+        offs: &Offs,
+        abi: &Config,
+        draft: Option<(Draft, handover::Copy<'_>)>,
+    ) -> Result<Self, LoadError> {
+        let btf = AyaBtf::parse_file(&config.btf, Endianness::default())
+            .map_err(|e| LoadError::Object(e.to_string()))?;
         let mut loader = EbpfLoader::new();
         loader
-            .btf(Some(&aya_btf))
+            .btf(Some(&btf))
             .override_global("OFFS", offs.as_bytes(), true)
             .override_global("CONFIG", abi.as_bytes(), true);
         if let Some(bytes) = config.ring_bytes {
@@ -131,26 +208,87 @@ impl Sensor {
         if let Some(max) = config.max_tracked {
             loader.map_max_entries("TRACKED", max);
         }
-        let mut bpf = loader
+        let bpf = loader
             .load(OBJECT)
             .map_err(|e| LoadError::Object(chain(&e)))?;
+        if let Some((draft, copy)) = &draft {
+            draft.maps(&bpf)?;
+            copy(draft.set())?;
+        }
+        let mut source = Source::Loaded(bpf);
+        let mut sensor = Self::from_maps(config, &mut source)?;
+        if let Source::Loaded(bpf) = source {
+            sensor.kept.bpf = Some(bpf);
+        }
+        let results = sensor.attach(config, scope, &btf)?;
+        sensor.tell(&results);
+        if let Some((draft, _)) = draft {
+            let links = std::mem::take(&mut sensor.kept.links);
+            let links = links
+                .into_iter()
+                .map(|(program, link)| Ok((program.to_owned(), draft.link(program, link)?)))
+                .collect::<Result<_, LoadError>>()?;
+            let set = draft.finish()?;
+            sensor.kept.pinned = Some(Pinned {
+                pins: None,
+                set,
+                links,
+            });
+        }
+        Ok(sensor)
+    }
+
+    /// Takes over a pinned set: nothing is loaded or attached, so nothing is missed.
+    fn adopt(config: &SensorConfig, pins: Pins, set: PathBuf) -> Result<Self, LoadError> {
+        let mut sensor = Self::from_maps(config, &mut Source::Pinned(set.clone()))?;
+        sensor.rings.resume(&config.resume);
+        let links = pins::links(&set);
+        let has = |program: &str| links.iter().any(|(known, _)| known == program);
+        if has("lsm_file_open") {
+            sensor.plan = Plan::A;
+        }
+        let mut results: Results = HOOKS
+            .iter()
+            .map(|hook| {
+                let never = "was not attached when this set was loaded";
+                let found = if has(hook.program) {
+                    Ok(())
+                } else {
+                    Err(never.to_owned())
+                };
+                (hook.program, found)
+            })
+            .collect();
+        sensor.kept.pinned = Some(Pinned {
+            pins: Some(pins),
+            set,
+            links,
+        });
+        sensor.left = Some(sensor.loss());
+        canary::run(&mut sensor)?.prove(&mut results);
+        sensor.tell(&results);
+        Ok(sensor)
+    }
+
+    fn from_maps(config: &SensorConfig, source: &mut Source) -> Result<Self, LoadError> {
         let object = |e: aya::maps::MapError| LoadError::Object(chain(&e));
-        let missing = || LoadError::Object("a map is missing from the object".to_owned());
-        let loss = bpf
-            .take_map("LOSS")
-            .ok_or_else(missing)?
-            .try_into()
+        let mut own: Array<MapData, [u8; size_of::<Agent>()]> = source
+            .take("SELF")
+            .and_then(TryInto::try_into)
             .map_err(object)?;
-        let conns = bpf
-            .take_map("CONN")
-            .ok_or_else(missing)?
-            .try_into()
-            .map_err(object)?;
-        let mut sensor = Self {
-            rings: Rings::take(&mut bpf).map_err(object)?,
-            watch: Watch::take(&mut bpf).map_err(object)?,
-            loss,
-            conns,
+        let agent: [u8; size_of::<Agent>()] = zerocopy::transmute!(this_agent());
+        own.set(0, agent, 0).map_err(object)?;
+        Ok(Self {
+            rings: Rings::take(source, config.pins.is_some()).map_err(object)?,
+            watch: Watch::take(source).map_err(object)?,
+            loss: source
+                .take("LOSS")
+                .and_then(TryInto::try_into)
+                .map_err(object)?,
+            conns: source
+                .take("CONN")
+                .and_then(TryInto::try_into)
+                .map_err(object)?,
             coverage: Coverage {
                 kernel: preflight::kernel_release(),
                 plan: String::new(),
@@ -159,10 +297,23 @@ impl Sensor {
                 rows: Vec::new(),
             },
             plan: Plan::B,
-            bpf,
-        };
-        sensor.attach(config, &scope, &aya_btf)?;
-        Ok(sensor)
+            scope_dir: config.scope.clone(),
+            left: None,
+            _own: own,
+            kept: Kept::default(),
+        })
+    }
+
+    fn kept_by(mut self, pins: Pins) -> Self {
+        if let Some(pinned) = &mut self.kept.pinned {
+            pinned.pins = Some(pins);
+        }
+        self
+    }
+
+    fn tell(&mut self, results: &Results) {
+        self.coverage.plan = self.plan.name().to_owned();
+        self.coverage.rows = rows(self.plan, results);
     }
 
     fn attach(
@@ -170,27 +321,26 @@ impl Sensor {
         config: &SensorConfig,
         scope: &Scope,
         btf: &AyaBtf,
-    ) -> Result<(), LoadError> {
+    ) -> Result<Results, LoadError> {
         let cgroup = File::open(&scope.dir).map_err(|source| LoadError::Io {
             what: format!("cannot open the cgroup {}", scope.dir.display()),
             source,
         })?;
-        let mut results: BTreeMap<&str, Result<(), String>> = BTreeMap::new();
+        let mut results = Results::new();
         for hook in HOOKS.iter().filter(|h| h.plan.is_none()) {
-            let result = attach(&mut self.bpf, hook, &cgroup, btf);
+            let result = self.kept.attach(hook, &cgroup, btf);
             if let (true, Err(reason)) = (hook.vital, &result) {
                 let (program, reason) = (hook.program.to_owned(), reason.clone());
                 return Err(LoadError::Program { program, reason });
             }
             results.insert(hook.program, result);
         }
-        let scope_dir = config.scope.as_ref().map(|_| scope.dir.as_path());
         if config.force_plan != Some(Plan::B) {
-            let results_a = attach_plan(&mut self.bpf, Plan::A, config, &cgroup, btf);
+            let results_a = self.kept.attach_plan(Plan::A, config, &cgroup, btf);
             let opens = results_a.get("lsm_file_open").is_some_and(Result::is_ok);
             results.extend(results_a);
             // Without `bpf` in the kernel's list of LSMs the hooks attach and never fire.
-            let fires = opens && canary::run(self, scope_dir)?.saw_file("lsm/file_open");
+            let fires = opens && canary::run(self)?.saw_file("lsm/file_open");
             if fires || config.force_plan == Some(Plan::A) {
                 self.plan = Plan::A;
             }
@@ -204,22 +354,68 @@ impl Sensor {
         }
         if self.plan == Plan::B {
             for hook in HOOKS.iter().filter(|h| h.plan == Some(Plan::A)) {
-                let program: Option<&mut Lsm> = self
-                    .bpf
-                    .program_mut(hook.program)
-                    .and_then(|p| p.try_into().ok());
-                if let Some(program) = program {
-                    // Not loaded is as good as unloaded.
-                    drop(program.unload());
-                }
+                self.kept.unload(hook);
             }
-            results.extend(attach_plan(&mut self.bpf, Plan::B, config, &cgroup, btf));
+            results.extend(self.kept.attach_plan(Plan::B, config, &cgroup, btf));
         }
-        let seen = canary::run(self, scope_dir)?;
-        seen.prove(&mut results);
-        self.coverage.plan = self.plan.name().to_owned();
-        self.coverage.rows = rows(self.plan, &results);
-        Ok(())
+        canary::run(self)?.prove(&mut results);
+        Ok(results)
+    }
+
+    /// What the programs that recorded while no agent ran had seen and lost by the time this one took
+    /// over; `None` when there were none, so that what happened meanwhile was not seen.
+    #[must_use]
+    pub fn left_behind(&self) -> Option<&Loss> {
+        self.left.as_ref()
+    }
+
+    /// True when programs, links and maps stay when this agent ends.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.kept.pinned.is_some()
+    }
+
+    /// The folder of the pinned set.
+    pub(super) fn set(&self) -> Option<PathBuf> {
+        self.kept.pinned.as_ref().map(|pinned| pinned.set.clone())
+    }
+
+    /// Names of pins that somebody removed.
+    #[must_use]
+    pub fn missing_pins(&self) -> Vec<String> {
+        let Some(pinned) = &self.kept.pinned else {
+            return Vec::new();
+        };
+        let programs: Vec<String> = pinned.links.iter().map(|(name, _)| name.clone()).collect();
+        pins::missing(&pinned.set, &programs)
+    }
+
+    /// Ends, and takes what was pinned with it.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed; `sensor-agent unpin` tries again.
+    pub fn unpin(mut self) -> Result<(), LoadError> {
+        match self.kept.pinned.take().and_then(|pinned| pinned.pins) {
+            Some(pins) => pins.clear(),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the canary runs.
+    pub(super) fn scope_dir(&self) -> Option<&Path> {
+        self.scope_dir.as_deref()
+    }
+
+    /// Up to where the rings have been handed over.
+    #[must_use]
+    pub fn positions(&self) -> Positions {
+        self.rings.positions()
+    }
+
+    /// What lies before these positions is durable: gives its room back to the kernel. Without pins
+    /// that happened already.
+    pub fn release(&mut self, positions: &Positions) {
+        self.rings.release(positions);
     }
 
     /// What is and is not seen on this kernel.
@@ -238,6 +434,52 @@ impl Sensor {
     #[must_use]
     pub fn watch(&self) -> Watch {
         self.watch.clone()
+    }
+
+    /// Starts a canary whose doings must be reported by every program that is said to be live; its
+    /// file is made in `dir`.
+    ///
+    /// # Errors
+    /// When the canary cannot be run as meant.
+    pub fn pulse(&self, dir: &Path) -> std::io::Result<Canary> {
+        let mut canary = Canary::start(self, Some(dir))?;
+        canary.connect(self)?;
+        Ok(canary)
+    }
+
+    /// Ends a canary. Returns the programs that are said to be live and did not report it; from now
+    /// on they are said to be missing, until one of them reports another.
+    pub fn judge(&mut self, canary: Canary) -> Vec<&'static str> {
+        let seen = canary.end(self);
+        let mut silent = Vec::new();
+        for (program, fired) in seen.proofs() {
+            let Some(hook) = HOOKS.iter().find(|hook| hook.program == program) else {
+                continue;
+            };
+            let row = self
+                .coverage
+                .rows
+                .iter_mut()
+                .find(|row| row.what == hook.what);
+            let Some(row) = row.filter(|_| hook.plan.is_none_or(|plan| plan == self.plan)) else {
+                continue;
+            };
+            let live = matches!(row.state, CoverageState::Live { .. });
+            let fell_silent = matches!(&row.state, CoverageState::Missing { reason, .. }
+                if reason.ends_with(SILENT));
+            if live && !fired {
+                silent.push(hook.program);
+                row.state = CoverageState::Missing {
+                    reason: format!("{}: {SILENT}", hook_name(hook)),
+                    blinds_verdicts: hook.judges,
+                };
+            } else if fired && fell_silent {
+                row.state = CoverageState::Live {
+                    hook: hook_name(hook),
+                };
+            }
+        }
+        silent
     }
 
     /// Waits for events (or a tenth of a second) and appends them to `out`, ordered by time within
@@ -304,7 +546,7 @@ impl Sensor {
 }
 
 /// The coverage table from what became of each program.
-fn rows(plan: Plan, results: &BTreeMap<&str, Result<(), String>>) -> Vec<CoverageRow> {
+fn rows(plan: Plan, results: &Results) -> Vec<CoverageRow> {
     let applies = |p: Option<Plan>| p.is_none_or(|p| p == plan);
     let hooks = HOOKS.iter().filter(|h| applies(h.plan)).map(|hook| {
         let state = match results.get(hook.program) {
@@ -367,43 +609,108 @@ fn scope(given: Option<&Path>) -> Result<Scope, LoadError> {
     Ok(Scope { dir, id, level })
 }
 
-fn attach_plan(
-    bpf: &mut Ebpf,
-    plan: Plan,
-    config: &SensorConfig,
-    cgroup: &File,
-    btf: &AyaBtf,
-) -> BTreeMap<&'static str, Result<(), String>> {
-    HOOKS
-        .iter()
-        .filter(|h| h.plan == Some(plan))
-        .map(|hook| {
-            let wanted = hook.program != "syscall_exit" || config.syscall_exit;
-            let result = if wanted {
-                attach(bpf, hook, cgroup, btf)
-            } else {
-                Err("switched off in the configuration".to_owned())
-            };
-            (hook.program, result)
-        })
-        .collect()
+/// What became of each program.
+type Results = BTreeMap<&'static str, Result<(), String>>;
+
+impl Kept {
+    fn attach_plan(
+        &mut self,
+        plan: Plan,
+        config: &SensorConfig,
+        cgroup: &File,
+        btf: &AyaBtf,
+    ) -> Results {
+        HOOKS
+            .iter()
+            .filter(|h| h.plan == Some(plan))
+            .map(|hook| {
+                let wanted = hook.program != "syscall_exit" || config.syscall_exit;
+                let result = if wanted {
+                    self.attach(hook, cgroup, btf)
+                } else {
+                    Err("switched off in the configuration".to_owned())
+                };
+                (hook.program, result)
+            })
+            .collect()
+    }
+
+    fn attach(&mut self, hook: &Hook, cgroup: &File, btf: &AyaBtf) -> Result<(), String> {
+        let bpf = self.bpf.as_mut().ok_or("the object is not loaded")?;
+        let link = attach(bpf, hook, cgroup, btf)?;
+        self.links.insert(hook.program, link);
+        Ok(())
+    }
+
+    fn unload(&mut self, hook: &Hook) {
+        self.links.remove(hook.program);
+        let program: Option<&mut Lsm> = self
+            .bpf
+            .as_mut()
+            .and_then(|bpf| bpf.program_mut(hook.program)?.try_into().ok());
+        if let Some(program) = program {
+            // Not loaded is as good as unloaded.
+            drop(program.unload());
+        }
+    }
 }
 
-fn attach(bpf: &mut Ebpf, hook: &Hook, cgroup: &File, btf: &AyaBtf) -> Result<(), String> {
+/// Distinguishes the records of this set from those of a predecessor: seconds since boot.
+fn generation() -> u32 {
+    u32::try_from(boot_ns() / 1_000_000_000).unwrap_or(u32::MAX)
+}
+
+/// This process as the kernel side compares it.
+fn this_agent() -> Agent {
+    let own = std::process::id();
+    let start = crate::tree::proc::ProcEntry::open_pid(own);
+    Agent {
+        start_tick: start.map_or(0, |entry| crate::tree::proc::start_tick(entry.key())),
+        tgid: own,
+        pad: 0,
+    }
+}
+
+/// Names a set by everything that shapes its programs and maps.
+fn set_name(config: &SensorConfig, offs: &Offs, abi: &Config) -> String {
+    let mut hasher = Sha256::new();
+    for part in [OBJECT, offs.as_bytes(), abi.as_bytes()] {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    let (rings, tracked) = (config.ring_bytes, config.max_tracked);
+    let choice = (
+        rings,
+        tracked,
+        config.force_plan.map(Plan::name),
+        config.syscall_exit,
+    );
+    hasher.update(format!("{choice:?}"));
+    let digest = hasher.finalize();
+    let short = digest.iter().take(8).fold(String::new(), |mut text, byte| {
+        text.push_str(&format!("{byte:02x}"));
+        text
+    });
+    format!("{}{short}", handover::prefix())
+}
+
+fn attach(bpf: &mut Ebpf, hook: &Hook, cgroup: &File, btf: &AyaBtf) -> Result<FdLink, String> {
     let Some(program) = bpf.program_mut(hook.program) else {
         return Err("it is missing from the object".to_owned());
     };
-    let result: Result<(), ProgramError> = (|| {
-        match hook.attach {
+    let result: Result<FdLink, AttachError> = (|| {
+        Ok(match hook.attach {
             Attach::Tracepoint(name) => {
                 let program: &mut BtfTracePoint = program.try_into()?;
                 program.load(name, btf)?;
-                program.attach()?;
+                let id = program.attach()?;
+                program.take_link(id)?.into()
             }
             Attach::Lsm(name) => {
                 let program: &mut Lsm = program.try_into()?;
                 program.load(name, btf)?;
-                program.attach()?;
+                let id = program.attach()?;
+                program.take_link(id)?.into()
             }
             Attach::Egress | Attach::Ingress => {
                 let direction = if hook.attach == Attach::Egress {
@@ -413,21 +720,31 @@ fn attach(bpf: &mut Ebpf, hook: &Hook, cgroup: &File, btf: &AyaBtf) -> Result<()
                 };
                 let program: &mut CgroupSkb = program.try_into()?;
                 program.load()?;
-                program.attach(cgroup, direction, CgroupAttachMode::Single)?;
+                let id = program.attach(cgroup, direction, CgroupAttachMode::Single)?;
+                program.take_link(id)?.try_into()?
             }
             Attach::SockAddr => {
                 let program: &mut CgroupSockAddr = program.try_into()?;
                 program.load()?;
-                program.attach(cgroup, CgroupAttachMode::Single)?;
+                let id = program.attach(cgroup, CgroupAttachMode::Single)?;
+                program.take_link(id)?.try_into()?
             }
-        }
-        Ok(())
+        })
     })();
     result.map_err(|error| chain(&error))
 }
 
+/// A program could not be attached, or its link not be taken.
+#[derive(Debug, thiserror::Error)]
+enum AttachError {
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Link(#[from] aya::programs::links::LinkError),
+}
+
 /// An error with its causes, on one line, cut where a verifier's log would fill the screen.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     const MAX: usize = 1500;
     let mut text = error.to_string();
     let mut source = error.source();

@@ -67,6 +67,21 @@ pub enum LoadError {
         /// What the kernel said.
         reason: String,
     },
+    /// Pins need a BPF file system.
+    #[error(
+        "{path} is not in a BPF file system, so nothing can be kept there while no agent runs; \
+         mount one (mount -t bpf bpf /sys/fs/bpf), or leave pin_dir out"
+    )]
+    NoBpffs {
+        /// What was given.
+        path: String,
+    },
+    /// Another agent holds the pins.
+    #[error("{path} is in use by a running sensor; stop it first")]
+    PinsInUse {
+        /// The folder.
+        path: String,
+    },
     /// A system call failed.
     #[error("{what}: {source}")]
     Io {

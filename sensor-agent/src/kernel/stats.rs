@@ -1,9 +1,13 @@
 //! What the kernel side saw and lost.
 
-use aya::maps::{MapData, PerCpuArray};
+use std::collections::BTreeMap;
+
+use aya::maps::{MapData, MapError, PerCpuArray};
 use keytrail_abi::{RecordKind, loss::LossRow};
 use serde::Serialize;
 use zerocopy::FromBytes;
+
+use super::pins::Source;
 
 /// A row as the map holds it.
 pub(super) type RawRow = [u8; size_of::<LossRow>()];
@@ -61,11 +65,46 @@ impl Loss {
             .map_or_else(KindStats::default, |k| k.1)
     }
 
+    /// Events lost, by name of the kind: what is kept to compare with later.
+    #[must_use]
+    pub fn lost(&self) -> BTreeMap<String, u64> {
+        let lost = self.kinds.iter();
+        lost.map(|(name, k)| ((*name).to_owned(), k.lost()))
+            .collect()
+    }
+
+    /// Counters that have lost this many of each kind.
+    #[must_use]
+    pub fn having_lost(lost: &BTreeMap<String, u64>) -> Self {
+        let kinds = RecordKind::ALL.iter().map(|kind| {
+            let ring_full = lost.get(kind.name()).copied().unwrap_or(0);
+            let stats = KindStats {
+                seen: ring_full,
+                ring_full,
+                ..KindStats::default()
+            };
+            (kind.name(), stats)
+        });
+        Self {
+            kinds: kinds.collect(),
+            ..Self::default()
+        }
+    }
+
     /// Everything lost, of whatever kind.
     #[must_use]
     pub fn total_lost(&self) -> u64 {
         self.undecodable + self.kinds.iter().map(|(_, k)| k.lost()).sum::<u64>()
     }
+}
+
+/// The counters of a set of programs that this agent did not load.
+pub(super) fn of_set(source: &mut Source) -> Result<Loss, MapError> {
+    let map: PerCpuArray<MapData, RawRow> = source.take("LOSS")?.try_into()?;
+    Ok(Loss {
+        kinds: read(&map),
+        ..Loss::default()
+    })
 }
 
 /// Sums the counters of all CPUs.

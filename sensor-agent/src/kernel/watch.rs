@@ -1,21 +1,21 @@
 //! Telling the kernel side what to watch. Cheap to clone; all clones speak to the same maps.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::Metadata,
     os::unix::fs::MetadataExt,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use aya::{
-    Ebpf,
-    maps::{Array, HashMap, MapData, MapError},
-};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use keytrail_abi::maps::{FILTER_WORDS, FileKey, Tracked, filter_bit};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::event::{FileId, ProcKey};
+use super::{
+    event::{FileId, ProcKey},
+    pins::Source,
+};
 
 type Key = [u8; size_of::<FileKey>()];
 type RawTracked = [u8; size_of::<Tracked>()];
@@ -108,6 +108,8 @@ struct Maps {
     filter: Array<MapData, u64>,
     /// How many watched files and directories set each bit of the filter.
     bits: BTreeMap<u64, u32>,
+    /// Watched by a predecessor, and not asked for by this agent yet: files, directories.
+    inherited: [BTreeSet<Key>; 2],
 }
 
 /// The watch lists in the kernel.
@@ -115,20 +117,35 @@ struct Maps {
 pub struct Watch(Arc<Mutex<Maps>>);
 
 impl Watch {
-    pub(super) fn take(bpf: &mut Ebpf) -> Result<Self, MapError> {
-        fn map(bpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, MapError> {
-            bpf.take_map(name).ok_or_else(|| MapError::InvalidName {
-                name: name.to_owned(),
-            })
-        }
-        Ok(Self(Arc::new(Mutex::new(Maps {
-            tracked: map(bpf, "TRACKED")?.try_into()?,
-            exe: map(bpf, "EXE_WATCH")?.try_into()?,
-            inodes: map(bpf, "WATCHED_INODES")?.try_into()?,
-            dirs: map(bpf, "WATCHED_DIRS")?.try_into()?,
-            filter: map(bpf, "WATCH_FILTER")?.try_into()?,
+    pub(super) fn take(source: &mut Source) -> Result<Self, MapError> {
+        let mut maps = Maps {
+            tracked: source.take("TRACKED")?.try_into()?,
+            exe: source.take("EXE_WATCH")?.try_into()?,
+            inodes: source.take("WATCHED_INODES")?.try_into()?,
+            dirs: source.take("WATCHED_DIRS")?.try_into()?,
+            filter: source.take("WATCH_FILTER")?.try_into()?,
             bits: BTreeMap::new(),
-        }))))
+            inherited: Default::default(),
+        };
+        maps.inherit()?;
+        Ok(Self(Arc::new(Mutex::new(maps))))
+    }
+
+    /// Stops watching what a predecessor watched and this agent has not asked for. To be called when
+    /// it has asked for everything, and has handled what its predecessor left.
+    pub fn drop_inherited(&self) {
+        let mut maps = self.maps();
+        let [inodes, dirs] = std::mem::take(&mut maps.inherited);
+        for key in inodes {
+            if maps.inodes.remove(&key).is_ok() {
+                maps.clear_bit(key);
+            }
+        }
+        for key in dirs {
+            if maps.dirs.remove(&key).is_ok() {
+                maps.clear_bit(key);
+            }
+        }
     }
 
     fn maps(&self) -> MutexGuard<'_, Maps> {
@@ -162,6 +179,8 @@ impl Watch {
     /// When the map is full.
     pub fn add_inode(&self, file: FileId) -> Result<(), WatchError> {
         let mut maps = self.maps();
+        let [inherited, _] = &mut maps.inherited;
+        inherited.remove(&file.raw());
         if maps.inodes.get(&file.raw(), 0).is_ok() {
             return Ok(());
         }
@@ -171,7 +190,7 @@ impl Watch {
                 map: "WATCHED_INODES",
                 source,
             })?;
-        maps.set_bit(file)
+        maps.set_bit(file.raw())
     }
 
     /// Watches a directory: tracked processes that touch a file in it are reported, also when the
@@ -181,6 +200,8 @@ impl Watch {
     /// When the map is full.
     pub fn add_dir(&self, dir: FileId) -> Result<(), WatchError> {
         let mut maps = self.maps();
+        let [_, inherited] = &mut maps.inherited;
+        inherited.remove(&dir.raw());
         if maps.dirs.get(&dir.raw(), 0).is_ok() {
             return Ok(());
         }
@@ -190,14 +211,14 @@ impl Watch {
                 map: "WATCHED_DIRS",
                 source,
             })?;
-        maps.set_bit(dir)
+        maps.set_bit(dir.raw())
     }
 
     /// Stops watching a file.
     pub fn remove_inode(&self, file: FileId) {
         let mut maps = self.maps();
         if maps.inodes.remove(&file.raw()).is_ok() {
-            maps.clear_bit(file);
+            maps.clear_bit(file.raw());
         }
     }
 
@@ -205,7 +226,7 @@ impl Watch {
     pub fn remove_dir(&self, dir: FileId) {
         let mut maps = self.maps();
         if maps.dirs.remove(&dir.raw()).is_ok() {
-            maps.clear_bit(dir);
+            maps.clear_bit(dir.raw());
         }
     }
 
@@ -268,8 +289,23 @@ impl Maps {
         Tracked::read_from_bytes(self.tracked.get(&tgid, 0).ok()?.as_bytes()).ok()
     }
 
-    fn set_bit(&mut self, file: FileId) -> Result<(), WatchError> {
-        let bit = filter_bit(&file.key());
+    /// Takes over what the maps of a predecessor hold; those of a fresh object are empty.
+    fn inherit(&mut self) -> Result<(), MapError> {
+        let (inodes, dirs) = (self.inodes.keys(), self.dirs.keys());
+        let inherited = [
+            inodes.filter_map(Result::ok).collect(),
+            dirs.filter_map(Result::ok).collect(),
+        ];
+        for key in inherited.iter().flat_map(|keys: &BTreeSet<Key>| keys) {
+            *self.bits.entry(bit_of(*key)).or_default() += 1;
+        }
+        self.inherited = inherited;
+        let words: BTreeSet<u64> = self.bits.keys().map(|bit| bit / 64).collect();
+        words.into_iter().try_for_each(|word| self.write_word(word))
+    }
+
+    fn set_bit(&mut self, key: Key) -> Result<(), WatchError> {
+        let bit = bit_of(key);
         *self.bits.entry(bit).or_default() += 1;
         self.write_word(bit / 64).map_err(|source| WatchError::Map {
             map: "WATCH_FILTER",
@@ -277,8 +313,8 @@ impl Maps {
         })
     }
 
-    fn clear_bit(&mut self, file: FileId) {
-        let bit = filter_bit(&file.key());
+    fn clear_bit(&mut self, key: Key) {
+        let bit = bit_of(key);
         if let Some(count) = self.bits.get_mut(&bit) {
             *count -= 1;
             if *count == 0 {
@@ -297,4 +333,10 @@ impl Maps {
         let index = u32::try_from(index).unwrap_or(FILTER_WORDS);
         self.filter.set(index, word, 0)
     }
+}
+
+/// The bit of the filter for a key of the maps.
+fn bit_of(key: Key) -> u64 {
+    let key: FileKey = zerocopy::transmute!(key);
+    filter_bit(&key)
 }

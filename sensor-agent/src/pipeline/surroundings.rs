@@ -48,6 +48,12 @@ impl Held {
         }
     }
 
+    pub(super) fn all(&self) -> Vec<(ProcessKey, Vec<CredentialId>)> {
+        let held = self.units.iter();
+        held.map(|(unit, set)| (*unit, set.iter().cloned().collect()))
+            .collect()
+    }
+
     fn of(&self, unit: ProcessKey) -> Vec<CredentialId> {
         let held = self.units.get(&unit);
         held.map(|set| set.iter().cloned().collect())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use keytrail_model::ids::ProcessKey;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::files::{FileId, FsView};
@@ -90,7 +91,7 @@ impl fmt::Debug for RawArgv {
 }
 
 /// What a standard descriptor is connected to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum FdKind {
     /// Not read in time (the process was gone), or closed.
     #[default]

@@ -88,6 +88,7 @@ impl Keeper {
             desk: Arc::clone(&desk),
             tail: sender,
             waiting: Vec::new(),
+            note: None,
             mark: None,
             trouble: None,
         };
@@ -171,6 +172,8 @@ struct Worker {
     tail: watch::Sender<Tail>,
     /// Taken from the outbox, not durable yet (the disk refused).
     waiting: Vec<Record>,
+    /// The producer's note to them.
+    note: Option<Vec<u8>>,
     /// The latest promise that holds after everything appended.
     mark: Option<Timestamp>,
     trouble: Option<String>,
@@ -183,6 +186,7 @@ impl Worker {
             let (watermark, stopping) = if self.waiting.is_empty() {
                 let taken = self.outbox.take();
                 self.waiting = taken.facts.into_iter().map(record).collect();
+                self.note = taken.note;
                 (taken.watermark, taken.stopping)
             } else {
                 std::thread::sleep(RETRY);
@@ -218,9 +222,10 @@ impl Worker {
             return false;
         };
         let mark = self.mark.map(Timestamp::as_microsecond);
-        match spool.append(&self.waiting, mark) {
+        match spool.append_noting(&self.waiting, mark, self.note.as_deref()) {
             Ok(_) => {
                 self.waiting.clear();
+                self.note = None;
                 self.trouble = None;
                 true
             }

@@ -35,6 +35,11 @@ pub struct Pushed {
 #[derive(Debug, Default)]
 struct Pending {
     facts: Vec<HostFact>,
+    /// What the producer notes with the last of them.
+    note: Option<Vec<u8>>,
+    /// Facts taken in so far, and how many of those are durable.
+    accepted: u64,
+    durable: u64,
     since: Option<Instant>,
     watermark: Option<Timestamp>,
     overflow: Option<Gap>,
@@ -62,6 +67,7 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) facts: Vec<HostFact>,
+    pub(super) note: Option<Vec<u8>>,
     pub(super) watermark: Option<Timestamp>,
     pub(super) stopping: bool,
 }
@@ -82,6 +88,12 @@ impl Outbox {
 
     /// Takes facts in, in order. Never blocks; what does not fit is dropped, the oldest stay.
     pub fn push(&self, facts: Vec<HostFact>) -> Pushed {
+        self.push_noting(facts, None)
+    }
+
+    /// The same, with a note that becomes durable together with them: up to where the producer has
+    /// read.
+    pub fn push_noting(&self, facts: Vec<HostFact>, note: Option<Vec<u8>>) -> Pushed {
         if facts.is_empty() {
             return Pushed { dropped: 0 };
         }
@@ -89,7 +101,10 @@ impl Outbox {
         let room = CAPACITY.saturating_sub(pending.facts.len());
         let total = facts.len();
         let mut facts = facts.into_iter();
+        let before = pending.facts.len();
         pending.facts.extend(facts.by_ref().take(room));
+        pending.accepted += (pending.facts.len() - before) as u64;
+        pending.note = note.or(pending.note.take());
         pending.since.get_or_insert_with(Instant::now);
         let mut dropped = 0;
         for fact in facts {
@@ -103,6 +118,13 @@ impl Outbox {
         Pushed {
             dropped: total.saturating_sub(room),
         }
+    }
+
+    /// How many facts were taken in so far, and how many of those are durable.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let pending = self.lock();
+        (pending.accepted, pending.durable)
     }
 
     /// Promises that every fact with an earlier time has been pushed.
@@ -209,6 +231,7 @@ impl Outbox {
         pending.in_hand = !facts.is_empty();
         let taken = Taken {
             facts,
+            note: pending.note.take(),
             watermark: pending.watermark.take(),
             stopping: pending.stopping,
         };
@@ -219,7 +242,11 @@ impl Outbox {
 
     /// The keeper is done with what it took.
     pub(super) fn done(&self) {
-        self.lock().in_hand = false;
+        let mut pending = self.lock();
+        pending.in_hand = false;
+        // Only one group is in hand at a time, and it is everything that is not pending.
+        pending.durable = pending.accepted - pending.facts.len() as u64;
+        drop(pending);
         self.inner.room.notify_waiters();
     }
 }
