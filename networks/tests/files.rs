@@ -73,6 +73,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("cloudflare.json", "192.0.2.2", "Cloudflare"),
     ("fastly.json", "2001:db8::1", "Fastly"),
     ("oracle.json", "192.0.2.2", "Oracle eu-frankfurt-1 OCI OSN"),
+    ("atlassian.json", "255.255.255.0", ""),
     (
         "atlassian.json",
         "192.0.2.2",

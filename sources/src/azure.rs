@@ -32,7 +32,16 @@ const LOGIN: [&str; 6] = [
 
 /// Reads a record of any category.
 pub(crate) fn read(kind: SourceKind, doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
-    let record = Record::new(doc);
+    // Event Grid's own schema has the time, and the id, outside.
+    let data = doc.get("data");
+    let grid = (data.get("operationName").text().is_some()
+        && doc.get("eventTime").text().is_some())
+    .then_some(doc);
+    let doc = if grid.is_some() { data } else { doc };
+    let record = Record {
+        grid,
+        ..Record::new(doc)
+    };
     let category = doc.first(&["category", "Type"]).unwrap_or_default();
     let is = |name: &str| category.eq_ignore_ascii_case(name);
     let resource = doc
@@ -85,15 +94,74 @@ struct Record<'d> {
     identity: Option<Doc<'d>>,
     /// Log Analytics' column of the Activity log.
     claims: Option<Doc<'d>>,
+    /// It is a row of the table AzureDiagnostics: members of properties and identity are columns, with
+    /// the type at the end of the name (`requestUri_s`, `identity_claim_oid_g`).
+    columns: bool,
+    /// The event that it came in, from Event Grid.
+    grid: Option<&'d Doc<'d>>,
+}
+
+/// JSON in the text of the first of these members that has any.
+fn embedded<'d>(doc: &'d Doc<'d>, names: &[&str]) -> Option<Doc<'d>> {
+    names.iter().find_map(|name| doc.get(name).embedded())
+}
+
+/// Ends of the names of AzureDiagnostics' columns: text, GUID, number, truth.
+const ENDS: [&str; 4] = ["_s", "_g", "_d", "_b"];
+
+/// A column of AzureDiagnostics.
+fn column<'d>(doc: &'d Doc<'d>, name: &str) -> &'d Doc<'d> {
+    let named = ENDS.iter().map(|end| doc.get(&format!("{name}{end}")));
+    named
+        .into_iter()
+        .find(|column| column.id().is_some())
+        .unwrap_or(&Doc::Null)
+}
+
+/// The claims of the token that was presented.
+enum Claims<'r> {
+    /// An object with a member each.
+    Members(&'r Doc<'r>),
+    /// Columns of AzureDiagnostics.
+    Columns(&'r Doc<'r>),
+}
+
+impl<'r> Claims<'r> {
+    /// A claim by its short name, or by the long ones that older tokens have.
+    fn get(&self, name: &str) -> Option<&'r str> {
+        const SCHEMAS: [&str; 2] = [
+            "http://schemas.microsoft.com/identity/claims/",
+            "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/",
+        ];
+        const COLUMNS: [&str; 3] = [
+            "identity_claim_",
+            "identity_claim_http_schemas_microsoft_com_identity_claims_",
+            "identity_claim_http_schemas_xmlsoap_org_ws_2005_05_identity_claims_",
+        ];
+        match self {
+            Self::Members(claims) => {
+                let long = |schema| claims.get(&format!("{schema}{name}")).text();
+                let short = claims.get(name).text();
+                short.or_else(|| SCHEMAS.into_iter().find_map(long))
+            }
+            Self::Columns(doc) => {
+                let one = |front| column(doc, &format!("{front}{name}")).text();
+                COLUMNS.into_iter().find_map(one)
+            }
+        }
+    }
 }
 
 impl<'d> Record<'d> {
     fn new(doc: &'d Doc<'d>) -> Self {
         Self {
             doc,
-            properties: doc.get("properties").embedded(),
-            identity: doc.get("identity").embedded(),
-            claims: doc.get("claims").embedded(),
+            properties: embedded(doc, &["properties", "properties_s"]),
+            identity: embedded(doc, &["identity", "identity_s"]),
+            claims: embedded(doc, &["claims"]),
+            columns: doc.get("ResourceProvider").text().is_some()
+                || doc.get("Type").text() == Some("AzureDiagnostics"),
+            grid: None,
         }
     }
 
@@ -101,9 +169,13 @@ impl<'d> Record<'d> {
     fn property(&self, name: &str) -> &Doc<'d> {
         let own = self.doc.get("properties");
         let properties = self.properties.as_ref().unwrap_or(own);
-        match properties.get(name) {
-            Doc::Null => self.doc.get(name),
-            found => found,
+        match (properties.get(name), self.columns) {
+            (Doc::Null, false) => self.doc.get(name),
+            (Doc::Null, true) => match self.doc.get(name) {
+                Doc::Null => column(self.doc, name),
+                found => found,
+            },
+            (found, _) => found,
         }
     }
 
@@ -132,6 +204,7 @@ impl<'d> Record<'d> {
                 "p_event_time",
             ],
         )
+        .or_else(|| make::time_of(self.grid?, &["eventTime"]))
     }
 
     fn tenant(&self, cx: &Context<'_>) -> Option<String> {
@@ -149,35 +222,28 @@ impl<'d> Record<'d> {
     }
 
     /// The claims of the token that was presented.
-    fn claims(&self) -> Option<&Doc<'d>> {
+    fn claims(&self) -> Claims<'_> {
         let identity = self.identity();
-        [
+        let members = [
             identity.get("claims"),
             identity.get("claim"),
             self.doc.get("claims"),
-        ]
-        .into_iter()
-        .chain(&self.claims)
-        .find(|claims| claims.is_object())
+        ];
+        let found = members
+            .into_iter()
+            .chain(&self.claims)
+            .find(|claims| claims.is_object());
+        match found {
+            Some(claims) => Claims::Members(claims),
+            None if self.columns => Claims::Columns(self.doc),
+            None => Claims::Members(&Doc::Null),
+        }
     }
 }
 
 /// Token, session and account, by a token's claims.
-fn claimed(chain: Chain, claims: &Doc<'_>) -> Chain {
-    const SCHEMAS: [&str; 2] = [
-        "http://schemas.microsoft.com/identity/claims/",
-        "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/",
-    ];
-    let claim = |names: &[&str]| {
-        names.iter().find_map(|name| {
-            let long = || {
-                SCHEMAS
-                    .iter()
-                    .find_map(|schema| claims.get(&format!("{schema}{name}")).text())
-            };
-            claims.get(name).text().or_else(long)
-        })
-    };
+fn claimed(chain: Chain, claims: &Claims<'_>) -> Chain {
+    let claim = |names: &[&str]| names.iter().find_map(|name| claims.get(name));
     let object = claim(&["oid", "objectidentifier"]);
     let name = claim(&["name"]).filter(|name| name.contains('@'));
     let person = claim(&["upn", "emailaddress", "unique_name"]).or(name);

@@ -3,7 +3,7 @@
 //! | carrier | where the record is |
 //! |---|---|
 //! | EventBridge | `detail` |
-//! | CloudTrail LookupEvents | `CloudTrailEvent`, as text |
+//! | CloudTrail LookupEvents, CloudTrail Lake | `CloudTrailEvent`, `eventJson`, as text |
 //! | CloudWatch Logs | `message` of a log event, as text (the batch is cut by `framing`) |
 //! | SNS, SQS | `Message`, `Body`, as text |
 //! | Firehose | `data` of a record, base64, perhaps compressed |
@@ -51,8 +51,9 @@ pub(crate) fn open(doc: &Doc<'_>) -> Option<Result<Inside, Rejection>> {
     if let Some(inner) = base64_member(doc) {
         return Some(decoded(inner).map(Inside::Records));
     }
-    let candidates: [&[&str]; 14] = [
+    let candidates: [&[&str]; 15] = [
         &["CloudTrailEvent"],
+        &["eventJson"],
         &["detail"],
         &["data"],
         &["event", "original"],

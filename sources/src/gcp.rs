@@ -168,6 +168,11 @@ fn region(payload: &Doc<'_>, labels: &Doc<'_>, name: Option<&str>) -> Option<Str
 }
 
 /// Failures and successes of keys: what a call made or ended.
+///
+/// `GenerateAccessToken` and its like name none that they made: their tokens have no identifier in
+/// any record. What is done with one names the account that it speaks for, and who asked for it in
+/// `serviceAccountDelegationInfo`: that is where the descent is read ([`chain`]). To call the account
+/// minted would make every other use of it the caller's.
 fn key_events(usage: &mut Consumption, payload: &Doc<'_>, method: &str) {
     let named = || {
         let request = payload.at(&["request", "name"]).text();

@@ -14,12 +14,18 @@ use crate::make::{self, Chain, Context, Found, Outcome, found};
 use crate::{Rejection, Skip, SourceKind, text};
 
 pub(crate) fn read(doc: &Doc<'_>, cx: &Context<'_>) -> Outcome {
-    // Pub/Sub API and Streaming put the event below.
-    let doc = match doc.at(&["data", "payload"]) {
-        Doc::Object(_) => doc.at(&["data", "payload"]),
-        _ => doc,
-    };
+    // Streaming, an event relay to EventBridge and the Pub/Sub API put the event below, and name
+    // it beside it, if at all (`/event/ApiEventStream`).
+    let stream = doc.first(&["channel", "detail-type", "topic_name"]);
+    let stream = stream.and_then(|name| name.rsplit('/').next());
+    let below = [
+        doc.at(&["data", "payload"]),
+        doc.at(&["detail", "payload"]),
+        doc.get("payload"),
+    ];
+    let doc = below.into_iter().find(|doc| doc.is_object()).unwrap_or(doc);
     let named = doc.at(&["attributes", "type"]).text();
+    let named = named.or(stream.map(|name| name.strip_suffix("Stream").unwrap_or(name)));
     let event = doc.first(&["EVENT_TYPE", "EventType"]).or(named);
     let user = doc.first(&["USER_ID", "USER_ID_DERIVED", "UserId"]);
     let shape = doc.first(&[

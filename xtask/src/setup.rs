@@ -7,8 +7,9 @@
 mod apt;
 mod bpf;
 mod kernels;
+mod networks;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// What the machine shall be able to do afterwards; everything when absent
     #[arg(long = "for", value_enum)]
     purpose: Option<Purpose>,
+    /// With --for networks: the folder for the files; the one that `up` uses when absent
+    #[arg(long, requires = "purpose")]
+    into: Option<PathBuf>,
 }
 
 /// What a machine is prepared for.
@@ -38,6 +42,8 @@ pub(crate) enum Purpose {
     Test,
     /// `up`, and guest kernels under QEMU
     Vm,
+    /// Only a free table of networks: systems and countries of addresses
+    Networks,
 }
 
 /// What belongs together: it is there as a whole, or the tasks that need it cannot run.
@@ -49,12 +55,15 @@ pub(crate) enum Group {
     Lab,
     /// QEMU, busybox and the guest kernels
     Guest,
+    /// npm
+    Npm,
 }
 
 impl Purpose {
     fn groups(self) -> &'static [Group] {
         match self {
             Self::Up => &[Group::Toolchain],
+            Self::Networks => &[Group::Npm],
             Self::Demo => &[Group::Toolchain, Group::Lab],
             Self::Vm => &[Group::Toolchain, Group::Guest],
             Self::Test => &[Group::Toolchain, Group::Lab, Group::Guest],
@@ -65,7 +74,13 @@ impl Purpose {
 /// `cargo xtask setup`.
 pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
     let purpose = args.purpose.unwrap_or(Purpose::Test);
+    if args.into.is_some() && purpose != Purpose::Networks {
+        bail!("--into goes with --for networks");
+    }
     ensure(ws, ui, purpose)?;
+    if purpose == Purpose::Networks {
+        return networks::install(ws, ui, args.into.as_deref());
+    }
     if purpose.groups().contains(&Group::Lab) {
         crate::products::build_with_lab(ws, ui)?;
         crate::demo::install(ws, ui)?;
@@ -93,7 +108,7 @@ pub(crate) fn provide(ws: &Workspace, ui: &Ui, group: Group) -> Result<()> {
     apt::install(ws, ui, &missing_packages(group))?;
     match group {
         Group::Toolchain => bpf::linker(ws, ui),
-        Group::Lab => Ok(()),
+        Group::Lab | Group::Npm => Ok(()),
         Group::Guest => Series::ALL
             .into_iter()
             .try_for_each(|s| kernels::fetch(ws, ui, s).map(drop)),
@@ -140,6 +155,12 @@ fn missing_packages(group: Group) -> Vec<&'static str> {
         Group::Lab => {
             need(which("ip").is_some(), &["iproute2"]);
             need(has_venv(), &["python3", "python3-venv"]);
+            need(
+                which("node").is_some() && which("npm").is_some(),
+                &["nodejs", "npm"],
+            );
+        }
+        Group::Npm => {
             need(
                 which("node").is_some() && which("npm").is_some(),
                 &["nodejs", "npm"],

@@ -160,6 +160,10 @@ impl Walk<'_, '_> {
             if WORDS.contains(&name.as_str()) && !member.is_object() {
                 continue;
             }
+            // A member that is one address is a mask or a network's base (Atlassian), no range.
+            if member.as_str().is_some_and(|text| !text.contains('/')) {
+                continue;
+            }
             let inside = self.path.len();
             let structure = STRUCTURE.contains(&name.to_ascii_lowercase().as_str());
             if !structure {

@@ -3,9 +3,9 @@
 //! Source: "Azure Activity Log event schema", "Azure Storage resource logs schema".
 
 use keytrail_model::consumption::{ActionClass, Outcome as Ended};
+use keytrail_model::credential::CredentialId;
 
 use super::{Record, account, claimed};
-use crate::doc::Doc;
 use crate::make::{self, Chain, Context, Found, Outcome, found};
 use crate::{Rejection, Skip, SourceKind, text};
 
@@ -24,10 +24,10 @@ pub(super) fn read(record: &Record<'_>, category: &str, cx: &Context<'_>) -> Out
         return Err(Rejection::NoEvent);
     };
     let time = record.time().ok_or(Rejection::BadTime)?;
-    let claims = record.claims().unwrap_or(&Doc::Null);
+    let claims = record.claims();
     let identity = record.identity();
     let requester = identity.get("requester");
-    let chain = claimed(Chain::default(), claims)
+    let chain = claimed(Chain::default(), &claims)
         .then(account(requester.first(&["objectId", "upn", "appId"])))
         .then(account(
             identity
@@ -37,8 +37,15 @@ pub(super) fn read(record: &Record<'_>, category: &str, cx: &Context<'_>) -> Out
         .then(account(
             record.doc.get("caller").text().filter(|c| !c.contains(' ')),
         ));
+    let chain = if chain.is_empty() {
+        chain.then(storage_key(record, category))
+    } else {
+        chain
+    };
     let event_id = record.doc.get("eventDataId").text();
-    let event_id = event_id.or_else(|| record.property("eventDataId").text());
+    let event_id = event_id
+        .or_else(|| record.property("eventDataId").text())
+        .or_else(|| record.grid?.get("id").text());
     let Some(mut usage) = chain.usage(SourceKind::AzureActivity.as_str(), event_id, time, cx)
     else {
         let state = STATES
@@ -50,21 +57,18 @@ pub(super) fn read(record: &Record<'_>, category: &str, cx: &Context<'_>) -> Out
             Skip::NoCredential
         }));
     };
-    usage.caller = make::caller(record.address().or_else(|| claims.get("ipaddr").text()));
+    usage.caller = make::caller(record.address().or_else(|| claims.get("ipaddr")));
     usage.user_agent = make::kept(record.property("userAgentHeader").text());
     usage.region = make::kept(record.doc.first(&["location", "resourceLocation"]));
     usage.action = text::kept(operation);
     usage.resources = make::resources([
-        record.doc.first(&["resourceId", "_ResourceId"]),
+        record
+            .doc
+            .first(&["resourceId", "_ResourceId", "resourceUri"]),
         record.property("objectKey").text(),
     ]);
     usage.outcome = ended(record);
-    usage.principal = make::kept(
-        claims
-            .get("name")
-            .text()
-            .or(record.doc.get("caller").text()),
-    );
+    usage.principal = make::kept(claims.get("name").or(record.doc.get("caller").text()));
     usage.account = record.tenant(cx);
     usage.class = class(operation);
     let (service, endpoints) = service(record, category);
@@ -74,6 +78,25 @@ pub(super) fn read(record: &Record<'_>, category: &str, cx: &Context<'_>) -> Out
     );
     usage.service = service;
     Ok(found(usage, event_id.is_some()))
+}
+
+/// Which of a storage account's two keys was used, itself or to sign: `key1(hash)`,
+/// `key2(hash),SasSignature(hash)`. The hash is of the key, and no identifier.
+fn storage_key(record: &Record<'_>, category: &str) -> Option<CredentialId> {
+    if !category.to_ascii_lowercase().starts_with("storage") {
+        return None;
+    }
+    let identity = record.identity();
+    let kind = identity.get("type").text()?;
+    if !kind.eq_ignore_ascii_case("AccountKey") && !kind.to_ascii_lowercase().starts_with("sas") {
+        return None;
+    }
+    let (key, _) = identity.get("tokenHash").text()?.split_once('(')?;
+    let account = record.property("accountName").text()?.to_ascii_lowercase();
+    if !matches!(key, "key1" | "key2") {
+        return None;
+    }
+    make::principal("azure", &format!("storage-account/{account}/{key}"))
 }
 
 /// The service's server name, and all its names.

@@ -9,7 +9,6 @@
 use keytrail_model::consumption::{ActionClass, Outcome as Ended};
 
 use super::{Record, account, claimed, last_part};
-use crate::doc::Doc;
 use crate::make::{self, Chain, Context, Found, Outcome, found};
 use crate::{Rejection, Skip, SourceKind, text};
 
@@ -42,8 +41,7 @@ pub(super) fn read(record: &Record<'_>, category: &str, cx: &Context<'_>) -> Out
     let by_key = name
         .as_deref()
         .and_then(|name| make::principal("azure", &format!("openai-account/{name}")));
-    let chain =
-        claimed(Chain::default(), record.claims().unwrap_or(&Doc::Null)).then(account(person));
+    let chain = claimed(Chain::default(), &record.claims()).then(account(person));
     let chain = if chain.is_empty() {
         chain.then(by_key)
     } else {

@@ -1,12 +1,12 @@
 //! Azure Key Vault: `AuditEvent`.
 //!
 //! Source: "Azure Key Vault logging". The caller's token is known by its claims; where they hold no
-//! `uti`, the account, address and time are all there is.
+//! `uti`, the account, address and time are all there is. In Log Analytics the same are rows of
+//! AZKVAuditLogs (claims as JSON) or of AzureDiagnostics (a column for each claim).
 
 use keytrail_model::consumption::{ActionClass, Outcome as Ended};
 
 use super::{Record, claimed, last_part};
-use crate::doc::Doc;
 use crate::make::{self, Chain, Context, Found, Outcome, found};
 use crate::{Rejection, Skip, SourceKind, text};
 
@@ -23,8 +23,8 @@ pub(super) fn read(record: &Record<'_>, cx: &Context<'_>) -> Outcome {
     if status == Some(401) {
         return Ok(Found::Skip(Skip::NotAuthenticated));
     }
-    let claims = record.claims().unwrap_or(&Doc::Null);
-    let chain = claimed(Chain::default(), claims);
+    let claims = record.claims();
+    let chain = claimed(Chain::default(), &claims);
     let Some(mut usage) = chain.usage(SourceKind::AzureKeyVault.as_str(), None, time, cx) else {
         return Ok(Found::Skip(Skip::NoCredential));
     };
@@ -55,11 +55,7 @@ pub(super) fn read(record: &Record<'_>, cx: &Context<'_>) -> Outcome {
         }
         _ => Ended::Success,
     };
-    usage.principal = make::kept(claims.first(&[
-        "upn",
-        "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/upn",
-        "appid",
-    ]));
+    usage.principal = make::kept(claims.get("upn").or_else(|| claims.get("appid")));
     usage.account = record.tenant(cx);
     usage.class = class(operation);
     usage.endpoints = make::endpoints(&[&host], cx.options);

@@ -1,7 +1,8 @@
 //! Records a second of each source's parser, on one core.
 //!
 //! Each measure is a process of its own, so that its memory is its own; beside CloudTrail's stand
-//! the same file read into `serde_json::Value`s, and by Python's json. Rates are per second of
+//! the same file read into `serde_json::Value`s, by Python's json, and by DuckDB (from PyPI, where it is
+//! installed), which takes out the members that a use is made of. Rates are per second of
 //! processor time: what the machine did meanwhile does not matter.
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,27 @@ took = time.process_time() - since
 print(json.dumps({'records_per_s': count / took, 'mb_per_s': size / 1e6 / took, 'peak_kib': None}))
 ";
 
+/// Takes out of every line, with DuckDB on one thread, what a use is made of; prints the rate by
+/// processor time.
+const DUCKDB: &str = "
+import json, os, resource, sys, time
+import duckdb
+db = duckdb.connect()
+db.execute('SET threads = 1')
+paths = ['eventID', 'eventTime', 'eventSource', 'eventName', 'awsRegion', 'sourceIPAddress', 'userAgent',
+         'errorCode', 'userIdentity.accessKeyId', 'userIdentity.arn', 'userIdentity.accountId',
+         'tlsDetails.clientProvidedHostHeader']
+columns = ', '.join(\"max(length(j[%d]))\" % (n + 1) for n in range(len(paths)))
+wanted = '[' + ', '.join(\"'$.%s'\" % path for path in paths) + ']'
+query = (\"SELECT count(*), \" + columns + \" FROM (SELECT json_extract_string(json, \" + wanted + \") AS j \"
+         \"FROM read_ndjson_objects(?))\")
+since = time.process_time()
+count = db.execute(query, [sys.argv[1]]).fetchone()[0]
+took = time.process_time() - since
+print(json.dumps({'records_per_s': count / took, 'mb_per_s': os.path.getsize(sys.argv[1]) / 1e6 / took,
+                  'peak_kib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+";
+
 /// What one measure gave.
 struct Rate {
     records: f64,
@@ -55,13 +77,16 @@ pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32) -> Result<String> {
     let folder = ws.cache.join("bench-sources");
     let made = cmd::output(Command::new(&program).arg("make").arg(&folder).arg(MIB));
     let made = made.with_context(|| format!("{} could not make its files", program.display()))?;
+    let duckdb = with_duckdb(ws);
     let mut rows = String::new();
     for line in made.lines() {
         let (kind, file) = line.split_once(' ').context("a line without a file")?;
         let file = PathBuf::from(file);
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         let modes: &[&str] = match name.as_ref() {
-            "aws.cloudtrail" | "aws.cloudtrail-recorded" => &["parse", "gzip", "value", "python"],
+            "aws.cloudtrail" | "aws.cloudtrail-recorded" => {
+                &["parse", "gzip", "value", "python", "duckdb"]
+            }
             _ => &["parse", "gzip"],
         };
         for mode in modes {
@@ -69,7 +94,16 @@ pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32) -> Result<String> {
                 ui.warn("no python3 on this machine: its json is not measured");
                 continue;
             }
-            let rate = median(&program, mode, kind, &file, rounds, &step)?;
+            if *mode == "duckdb" && duckdb.is_none() {
+                ui.warn(format!(
+                    "no DuckDB beside which to measure: python3 -m venv {folder} && {folder}/bin/pip install duckdb",
+                    folder = ws.shown(&ws.cache.join("duckdb"))
+                ));
+                continue;
+            }
+            let python = duckdb.as_deref().filter(|_| *mode == "duckdb");
+            let program = python.unwrap_or(&program);
+            let rate = median(program, mode, kind, &file, rounds, &step)?;
             rows += &format!(
                 "| {name} | {} | {:.0} | {:.0} | {} |\n",
                 shown(mode),
@@ -93,11 +127,20 @@ pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32) -> Result<String> {
     ))
 }
 
+/// A Python that has DuckDB.
+fn with_duckdb(ws: &Workspace) -> Option<PathBuf> {
+    let own = ws.cache.join("duckdb/bin/python");
+    [own, PathBuf::from("python3")].into_iter().find(|python| {
+        cmd::output(Command::new(python).args(["-c", "import duckdb; print(1)"])).is_some()
+    })
+}
+
 fn shown(mode: &str) -> &str {
     match mode {
         "parse" => "uses",
         "gzip" => "uses, from gzip",
         "value" => "serde_json::Value",
+        "duckdb" => "twelve members, DuckDB",
         _ => "Python's json",
     }
 }
@@ -112,14 +155,15 @@ fn median(
 ) -> Result<Rate> {
     let (mut records, mut megabytes, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let mut command = if mode == "python" {
-            let mut python = Command::new("python3");
-            python.args(["-c", PYTHON]).arg(file);
-            python
+        let mut command = Command::new(if mode == "python" {
+            Path::new("python3")
         } else {
-            let mut measure = Command::new(program);
-            measure.arg(mode).arg(kind).arg(file);
-            measure
+            program
+        });
+        match mode {
+            "python" => command.args(["-c", PYTHON]).arg(file),
+            "duckdb" => command.args(["-c", DUCKDB]).arg(file),
+            _ => command.arg(mode).arg(kind).arg(file),
         };
         let said = cmd::output(&mut command);
         let said = said.with_context(|| format!("{mode} of {} failed", file.display()))?;
