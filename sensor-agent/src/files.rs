@@ -4,6 +4,8 @@
 //! device, a 4 GiB file or a link out of a container in its place. Everything here opens without
 //! blocking, accepts regular files only and reads no more than it was told to.
 
+mod trace;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -13,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+pub use trace::Trace;
 
 /// A file's identity as the kernel prints it: `s_dev` (not glibc's `st_dev` encoding) and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +51,7 @@ pub fn kernel_dev(st_dev: u64) -> u64 {
 #[derive(Clone, Debug, Default)]
 pub struct FsView {
     root: Option<Arc<OwnedFd>>,
+    trace: Option<Trace>,
 }
 
 impl FsView {
@@ -62,7 +67,53 @@ impl FsView {
     pub fn rooted(root: OwnedFd) -> Self {
         Self {
             root: Some(Arc::new(root)),
+            trace: None,
         }
+    }
+
+    /// The same view, which notes in `trace` what its answers rest on.
+    #[must_use]
+    pub fn traced(&self, trace: &Trace) -> Self {
+        Self {
+            root: self.root.clone(),
+            trace: Some(trace.clone()),
+        }
+    }
+
+    fn untraced(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            trace: None,
+        }
+    }
+
+    /// Tells views of different roots apart.
+    fn root_id(&self) -> usize {
+        self.root
+            .as_ref()
+            .map_or(0, |root| Arc::as_ptr(root).addr())
+    }
+
+    /// Opens without reading or following what a trace already knows to be missing.
+    fn open_path(&self, path: &Path) -> io::Result<(File, std::fs::Metadata)> {
+        let open = || {
+            let file = self.open(path, OFlag::O_PATH)?;
+            let meta = file.metadata()?;
+            Ok((file, meta))
+        };
+        let Some(trace) = &self.trace else {
+            return open();
+        };
+        let id = self.root_id();
+        if trace.knows_absent(id, path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let opened = open();
+        match &opened {
+            Ok((_, meta)) => trace.found(id, &self.untraced(), path, meta),
+            Err(_) => trace.missed(id, &self.untraced(), path),
+        }
+        opened
     }
 
     /// True for the sensor's own view: only there are paths comparable between processes.
@@ -120,7 +171,7 @@ impl FsView {
     /// # Errors
     /// Whatever opening (`O_PATH`) gives.
     pub fn metadata(&self, path: &Path) -> io::Result<std::fs::Metadata> {
-        self.open(path, OFlag::O_PATH)?.metadata()
+        Ok(self.open_path(path)?.1)
     }
 
     /// True when the path leads to a regular file.
@@ -136,13 +187,16 @@ impl FsView {
     pub fn realpath(&self, path: &Path) -> io::Result<PathBuf> {
         // realpath(3) asks for every component of the path; this is called for thousands of paths
         // that mostly do not exist, every few seconds.
-        let file = self.open(path, OFlag::O_PATH)?;
+        let (file, _) = self.open_path(path)?;
         std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
     /// Names in a directory, at most `max` of them, sorted; empty when it cannot be read.
     #[must_use]
     pub fn list(&self, dir: &Path, max: usize) -> Vec<OsString> {
+        if self.trace.is_some() && self.open_path(dir).is_err() {
+            return Vec::new();
+        }
         let mut names: Vec<OsString> = if self.is_host() {
             std::fs::read_dir(dir)
                 .map(|entries| entries.take(max).flatten().map(|e| e.file_name()).collect())

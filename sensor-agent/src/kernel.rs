@@ -7,6 +7,7 @@
 //! watch    what to watch                   rings      read, decode, order, watermark
 //! decode   bytes -> events (the trust boundary)       execs  argv and environment put together
 //! stats    what was seen and lost          check      the table for people
+//! memory   what loading leaves behind goes back to the system
 //! pins     what outlives the agent         handover   from one version's programs to the next's
 //! ```
 #![allow(
@@ -34,6 +35,7 @@ pub mod execs;
 mod handover;
 pub mod hooks;
 pub mod load;
+pub mod memory;
 pub mod pins;
 pub mod preflight;
 mod ring;

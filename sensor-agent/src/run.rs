@@ -24,7 +24,7 @@ use crate::credentials::{Hasher, HasherError, Recogniser, Sandbox, TokenCatalogu
 use crate::health::{self, Health};
 use crate::identity::{Identity, IdentityError, Knowledge};
 use crate::kernel::hooks::Plan;
-use crate::kernel::{KernelEvent, LoadError, Positions, Sensor, SensorConfig};
+use crate::kernel::{KernelEvent, LoadError, Positions, Sensor, SensorConfig, memory};
 use crate::people::People;
 use crate::pipeline::{Pipeline, Timed};
 use crate::privileges;
@@ -218,6 +218,7 @@ pub async fn run(
     mut stop: watch::Receiver<Stop>,
     ready: impl FnOnce(&Coverage),
 ) -> Result<(), RunError> {
+    memory::settle();
     let clock = BootClock::measure()?;
     private_folder(&config.state_dir)?;
     let knowledge = knowledge(config)?;
@@ -251,12 +252,14 @@ pub async fn run(
         sensor,
         pipeline,
         carrier,
+        executables: seed::Executables::new(homes.clone()),
         homes,
     };
     agent.begin(config.scope_path()?.as_deref());
     let (inodes, dirs) = agent.pipeline.files().len();
     let plan = agent.sensor.plan().name();
     info!(plan, inodes, dirs, "watching");
+    memory::give_back();
     ready(agent.sensor.coverage());
 
     let how = agent.work(&uplink, &mut stop).await;
@@ -296,6 +299,7 @@ struct Agent {
     last: LastMark,
     carrier: Carrier,
     homes: Vec<PathBuf>,
+    executables: seed::Executables,
     /// What the rings may have back once so many facts are durable.
     held: Option<(u64, Positions)>,
     /// Up to where the rings were read when facts last went out.
@@ -305,7 +309,8 @@ struct Agent {
 impl Agent {
     /// What was there before: what a predecessor left, then what runs.
     fn begin(&mut self, scope: Option<&Path>) {
-        seed::executables(&self.pipeline, &self.sensor.watch(), &self.homes);
+        let watch = self.sensor.watch();
+        self.executables.keep_up(&self.pipeline, &watch);
         seed::homes(&mut self.pipeline, &self.homes);
         let carried = self.carrier.read();
         let now = clock::now();
@@ -438,9 +443,10 @@ impl Agent {
 
     fn refresh(&mut self, mark: Timestamp) {
         push(&self.outbox, self.pipeline.sums(mark));
-        self.pipeline.files().refresh();
+        self.pipeline.files().keep_up();
         push(&self.outbox, self.pipeline.config_changes(mark));
-        seed::executables(&self.pipeline, &self.sensor.watch(), &self.homes);
+        let watch = self.sensor.watch();
+        self.executables.keep_up(&self.pipeline, &watch);
     }
 
     fn end(mut self, how: Stop) {

@@ -5,18 +5,46 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
 use crate::agents::executables::ExecutableClass;
-use crate::files::FsView;
+use crate::files::{FsView, Trace};
 use crate::kernel::event;
 use crate::kernel::preflight::cgroup2_mount;
 use crate::kernel::watch::{ExeClass, Watch};
 use crate::paths::Vars;
 use crate::pipeline::{Pipeline, Timed};
 
-/// Tells the kernel which executables are agents, interpreters and credential clients.
-pub fn executables(pipeline: &Pipeline, watch: &Watch, homes: &[PathBuf]) {
+/// Keeps the kernel told which executables are agents, interpreters and credential clients.
+pub struct Executables {
+    homes: Vec<PathBuf>,
+    trace: Trace,
+}
+
+impl Executables {
+    /// Looks in `PATH`, in the places of the catalogue and in these homes.
+    #[must_use]
+    pub fn new(homes: Vec<PathBuf>) -> Self {
+        Self {
+            homes,
+            trace: Trace::default(),
+        }
+    }
+
+    /// Looks for them anew, if anything has changed where they were looked for.
+    pub fn keep_up(&mut self, pipeline: &Pipeline, watch: &Watch) {
+        if !self.trace.changed() {
+            return;
+        }
+        self.trace.begin();
+        let view = FsView::host().traced(&self.trace);
+        executables(&view, pipeline, watch, &self.homes);
+        self.trace.end();
+    }
+}
+
+fn executables(view: &FsView, pipeline: &Pipeline, watch: &Watch, homes: &[PathBuf]) {
     let knowledge = pipeline.identity().knowledge();
     let path = std::env::var("PATH").unwrap_or_default();
-    for executable in knowledge.executables.find(&knowledge.agents, &path, homes) {
+    let (names, agents) = (&knowledge.executables, &knowledge.agents);
+    for executable in names.find(view, agents, &path, homes) {
         let class = match executable.class {
             ExecutableClass::Agent => ExeClass::Agent,
             ExecutableClass::CredentialClient => ExeClass::CredentialClient,

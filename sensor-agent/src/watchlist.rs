@@ -2,15 +2,15 @@
 //! project seen, kept in step with what is really there.
 //!
 //! The kernel decides by (device, inode). A file that an editor replaces gets another inode, so its
-//! directory is watched too, and the list is looked at anew every few seconds and at every hit in a
-//! watched directory.
+//! directory is watched too, and the list is looked at anew at every hit in a watched directory, and
+//! every few seconds if anything that it rests on has changed ([`Trace`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::agents::drift::Where;
 use crate::credentials::{WatchCatalogue, WatchTarget};
-use crate::files::{FileId, FsView};
+use crate::files::{FileId, FsView, Trace};
 use crate::kernel::event;
 use crate::kernel::watch::{Watch, WatchError};
 use crate::paths::Vars;
@@ -39,6 +39,7 @@ pub struct WatchList {
     dirs: BTreeMap<FileId, Vec<usize>>,
     refused: u64,
     errors: u64,
+    trace: Trace,
 }
 
 /// The kernel side's own name of a file.
@@ -70,6 +71,7 @@ impl WatchList {
             dirs: BTreeMap::new(),
             refused: 0,
             errors: 0,
+            trace: Trace::default(),
         }
     }
 
@@ -108,17 +110,27 @@ impl WatchList {
         })
     }
 
+    /// Looks at every place anew if something there has changed since the last look.
+    pub fn keep_up(&mut self) {
+        if self.trace.changed() {
+            self.refresh();
+        }
+    }
+
     /// Looks at every place anew and tells the kernel what changed.
     pub fn refresh(&mut self) {
         let mut targets = Vec::new();
+        self.trace.begin();
         for (place, view) in &self.places {
+            let traced = view.traced(&self.trace);
             let found = match place {
-                Place::System => self.catalogue.system_targets(view),
-                Place::Home(vars) => self.catalogue.home_targets(view, vars),
-                Place::Project(dir) => self.catalogue.project_targets(view, dir),
+                Place::System => self.catalogue.system_targets(&traced),
+                Place::Home(vars) => self.catalogue.home_targets(&traced, vars),
+                Place::Project(dir) => self.catalogue.project_targets(&traced, dir),
             };
             targets.extend(found.into_iter().map(|target| (target, view.clone())));
         }
+        self.trace.end();
         let mut inodes = BTreeMap::new();
         let mut dirs: BTreeMap<FileId, Vec<usize>> = BTreeMap::new();
         for (at, (target, _)) in targets.iter().enumerate() {

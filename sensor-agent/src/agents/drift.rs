@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::catalogue::{Catalogue, ConfigFormat};
 use super::config;
-use crate::files::FsView;
+use crate::files::{FsView, Trace};
 use crate::paths::{Vars, alternatives, glob_files};
 use crate::redact::redact_text;
 
@@ -77,6 +77,7 @@ pub struct Drift {
     places: usize,
     unreadable: u64,
     refused: u64,
+    trace: Trace,
 }
 
 impl Drift {
@@ -107,17 +108,22 @@ impl Drift {
         (self.unreadable, self.refused)
     }
 
-    /// Compares every configuration with what it was at the last look. The first look at a place
-    /// only takes notes.
+    /// Compares every configuration with what it was at the last look, if anything that this rests
+    /// on has changed. The first look at a place only takes notes.
     pub fn look<'p>(
         &mut self,
         agents: &Catalogue,
         places: impl Iterator<Item = (Where<'p>, &'p FsView)>,
     ) -> Vec<ConfigChanged> {
         let mut changes = Vec::new();
-        self.places = 0;
+        let places: Vec<_> = places.collect();
+        if places.len() == self.places && self.writers.is_empty() && !self.trace.changed() {
+            return changes;
+        }
+        self.trace.begin();
+        self.places = places.len();
         for (place, view) in places {
-            self.places += 1;
+            let view = &view.traced(&self.trace);
             let name = match place {
                 Where::Home(vars) => format!("home {vars:?} {}", view.is_host()),
                 Where::Project(dir) => format!("project {} {}", dir.display(), view.is_host()),
@@ -127,6 +133,7 @@ impl Drift {
                 self.file(&path, &reading, view, first, &mut changes);
             }
         }
+        self.trace.end();
         changes
     }
 

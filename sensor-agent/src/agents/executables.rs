@@ -72,10 +72,16 @@ impl ExecutableNames {
     }
 
     /// Looks for agents, interpreters and credential clients in `path` (the value of `PATH`), in
-    /// the known places, and in `homes`. Sorted by path; native (ELF) executables only.
+    /// the known places, and in `homes`. Sorted by path; native (ELF) executables only. `view` is the
+    /// host's, traced or not.
     #[must_use]
-    pub fn find(&self, catalogue: &Catalogue, path: &str, homes: &[PathBuf]) -> Vec<Executable> {
-        let view = FsView::host();
+    pub fn find(
+        &self,
+        view: &FsView,
+        catalogue: &Catalogue,
+        path: &str,
+        homes: &[PathBuf],
+    ) -> Vec<Executable> {
         let mut found = Finder {
             view: view.clone(),
             by_id: BTreeMap::new(),
@@ -88,7 +94,7 @@ impl ExecutableNames {
             for template in &row.find {
                 for place in expand_all(template, &homes) {
                     found.add_all(
-                        &glob_files(&view, &place, MAX_PER_GLOB),
+                        &glob_files(view, &place, MAX_PER_GLOB),
                         ExecutableClass::Agent,
                     );
                 }
@@ -100,8 +106,8 @@ impl ExecutableNames {
             .flat_map(|row| &row.commands)
             .map(String::as_str)
             .collect();
-        for dir in self.directories(&view, path, &homes) {
-            self.search(&view, &dir, &commands, catalogue, &mut found);
+        for dir in self.directories(view, path, &homes) {
+            self.search(view, &dir, &commands, catalogue, &mut found);
         }
         let mut all: Vec<Executable> = found.by_id.into_values().collect();
         all.sort_by(|a, b| (a.class, &a.path).cmp(&(b.class, &b.path)));
@@ -245,6 +251,7 @@ mod tests {
         let names = ExecutableNames::builtin().unwrap();
         let catalogue = Catalogue::builtin().unwrap();
         let all = names.find(
+            &FsView::host(),
             &catalogue,
             &bin.to_string_lossy(),
             std::slice::from_ref(&home),
