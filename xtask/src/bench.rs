@@ -42,6 +42,8 @@ pub(crate) struct Args {
 enum What {
     /// CPU time of one open and one connect: without a sensor, untracked, tracked
     Sensor,
+    /// The same beside bpftrace, bcc and libbpf-tools, where they run
+    Peers,
     /// Facts a second from the kernel's ring to the correlator's disk
     Pipeline,
     /// Time from a CloudTrail file's arrival to its alert
@@ -58,6 +60,7 @@ impl What {
     fn name(self) -> &'static str {
         match self {
             Self::Sensor => "sensor",
+            Self::Peers => "peers",
             Self::Pipeline => "pipeline",
             Self::Alert => "alert",
             Self::Join => "join",
@@ -74,7 +77,8 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
         products::build(ws, ui)?;
     }
     let measured = match args.what {
-        What::Sensor => sensor::measure(ws, ui, args.rounds)?,
+        What::Sensor => sensor::measure(ws, ui, args.rounds, false)?,
+        What::Peers => sensor::measure(ws, ui, args.rounds, true)?,
         What::Pipeline => pipeline::measure(ws, ui, args.rounds)?,
         What::Alert => alert(ws, ui, args.rounds)?,
         What::Join => join::measure(ws, ui)?,

@@ -1,6 +1,7 @@
 //! What a sensor costs a process: the sensor measures it itself, with rounds without a sensor, of an
-//! untracked and of a tracked process interleaved.
+//! untracked and of a tracked process interleaved, and with other observers if they are wanted.
 
+use std::fmt::Write as _;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -14,18 +15,29 @@ use crate::workspace::Workspace;
 #[derive(Deserialize)]
 struct Median {
     workload: String,
-    /// `1 none`, `2 untracked`, `3 tracked`
+    /// A number to sort by, and what ran beside the workload: `1 none`, `2 untracked`.
     variant: String,
     ns: f64,
 }
 
-pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32) -> Result<String> {
+/// The same, of an observer that does not run on this machine.
+#[derive(Deserialize)]
+struct Cannot {
+    peer: String,
+    cannot: String,
+}
+
+pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32, peers: bool) -> Result<String> {
     let step = ui.step(format!(
         "{rounds} rounds of opens and connects, with and without a sensor"
     ));
     let mut bench = Command::new(ws.binary("sensor-agent"));
     bench.args(["bench-workload", "--json", "--rounds", &rounds.to_string()]);
+    if peers {
+        bench.arg("--peers");
+    }
     let mut medians: Vec<Median> = Vec::new();
+    let mut cannot: Vec<Cannot> = Vec::new();
     let mut header = String::new();
     let mut tail = cmd::Tail::default();
     let status = cmd::stream(
@@ -37,6 +49,8 @@ pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32) -> Result<String> {
                 line.clone_into(&mut header);
             } else if let Ok(median) = serde_json::from_str(line) {
                 medians.push(median);
+            } else if let Ok(peer) = serde_json::from_str(line) {
+                cannot.push(peer);
             }
         },
     )?;
@@ -47,38 +61,43 @@ pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32) -> Result<String> {
     measured
         .with_context(|| format!("`sensor-agent bench-workload` failed ({status}):\n{tail}"))?;
     step.done();
-    Ok(format!(
+    let mut report = format!(
         "Measured on {header}, for one operation.\n\n{}",
         table(&medians)
-    ))
+    );
+    if peers {
+        report.push_str("\nNot measured on this machine:\n\n");
+        for Cannot { peer, cannot } in &cannot {
+            writeln!(report, "- {peer}: {cannot}")?;
+        }
+        report.push_str(
+            "- auditd: once it is enabled, the kernel builds audit records for every later process \
+             until it is booted anew, so all rounds after it would measure it too.\n",
+        );
+    }
+    Ok(report)
 }
 
-/// A row for each operation: without a sensor, and what it costs more with one.
+/// A row for each operation and variant: its cost, and how much more than alone.
 fn table(medians: &[Median]) -> String {
-    let of = |workload: &str, variant: &str| {
-        let found = medians
-            .iter()
-            .find(|m| m.workload == workload && m.variant.ends_with(variant));
-        found.map_or(f64::NAN, |m| m.ns)
-    };
+    let mut sorted: Vec<&Median> = medians.iter().collect();
+    sorted.sort_by(|a, b| (&a.workload, &a.variant).cmp(&(&b.workload, &b.variant)));
     let mut rows = vec![
-        "| operation | no sensor, ns | untracked | more | tracked | more |".to_owned(),
-        "|---|---:|---:|---:|---:|---:|".to_owned(),
+        "| operation | beside it | ns | more, ns | more, % |".to_owned(),
+        "|---|---|---:|---:|---:|".to_owned(),
     ];
-    for workload in medians
-        .iter()
-        .filter(|m| m.variant.ends_with("none"))
-        .map(|m| &m.workload)
-    {
-        let (none, untracked, tracked) = (
-            of(workload, " none"),
-            of(workload, " untracked"),
-            of(workload, " tracked"),
-        );
+    let mut alone = f64::NAN;
+    for median in sorted {
+        let name = median.variant.split_once(' ').map_or("", |(_, name)| name);
+        if name == "none" {
+            alone = median.ns;
+        }
+        let more = median.ns - alone;
         rows.push(format!(
-            "| {workload} | {none:.0} | {untracked:.0} | {:+.0} | {tracked:.0} | {:+.0} |",
-            untracked - none,
-            tracked - none
+            "| {} | {name} | {:.0} | {more:+.0} | {:+.1} |",
+            median.workload,
+            median.ns,
+            more * 100.0 / alone
         ));
     }
     rows.join("\n") + "\n"
@@ -97,11 +116,15 @@ mod tests {
         let medians = [
             line("open", "1 none", 2000),
             line("open", "2 untracked", 2100),
-            line("open", "3 tracked", 2900),
+            line("open", "4 tracked", 2900),
         ];
         let table = table(&medians);
         assert!(
-            table.ends_with("| open | 2000 | 2100 | +100 | 2900 | +900 |\n"),
+            table.ends_with(
+                "| open | none | 2000 | +0 | +0.0 |\n\
+                 | open | untracked | 2100 | +100 | +5.0 |\n\
+                 | open | tracked | 2900 | +900 | +45.0 |\n"
+            ),
             "{table}"
         );
     }

@@ -38,6 +38,12 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    pub(in crate::kernel) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // The kernel lets go of a dead member a moment after it was waited for.
