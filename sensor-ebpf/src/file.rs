@@ -11,9 +11,9 @@ use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
 use keytrail_abi::{
     RecordKind,
     file::{
-        ACCESS_EXEC, ACCESS_OPEN, ACCESS_READ, FILE_DIR_WATCHED, FILE_HOLDER_NEW,
-        FILE_INODE_WATCHED, FILE_WRITE_ONLY, FileAccess, HOOK_LSM_FILE_OPEN,
-        HOOK_LSM_FILE_PERMISSION, HOOK_SYS_EXIT,
+        ACCESS_EXEC, ACCESS_NAME, ACCESS_OPEN, ACCESS_READ, FILE_DIR_WATCHED, FILE_HOLDER_NEW,
+        FILE_INODE_WATCHED, FILE_WRITE_ONLY, FILE_WRITES, FileAccess, HOOK_IO_URING,
+        HOOK_LSM_FILE_OPEN, HOOK_LSM_FILE_PERMISSION, HOOK_SYS_EXIT,
     },
     maps::{FileKey, SeenKey, TRACK_HOLDER, Tracked, filter_bit},
 };
@@ -31,6 +31,8 @@ use crate::{
 
 /// `file.f_mode`: open for reading.
 const FMODE_READ: u32 = 0x1;
+/// `file.f_mode`: open for writing.
+const FMODE_WRITE: u32 = 0x2;
 /// `file.f_mode`: opened to be executed.
 const FMODE_EXEC: u32 = 0x20;
 /// `mask` of `file_permission`: reading.
@@ -124,11 +126,14 @@ fn open_how(file: Ptr, hook: u16) -> How {
     } else {
         ACCESS_OPEN
     };
-    let flags = if mode & FMODE_READ == 0 {
+    let mut flags = if mode & FMODE_READ == 0 {
         FILE_WRITE_ONLY
     } else {
         0
     };
+    if mode & FMODE_WRITE != 0 {
+        flags |= FILE_WRITES;
+    }
     How {
         access,
         hook,
@@ -195,6 +200,29 @@ pub fn on_opened(fd: u64) {
     };
     if let Some(key) = key_of_inode(inode) {
         on_inode(inode, &key, via);
+    }
+}
+
+/// A file gets a name: it is moved to `dentry`, or `dentry` becomes another name of it. `old` is its
+/// name so far. Whoever puts a file in place need not have opened it there.
+#[inline(always)]
+pub fn on_named(old: Ptr, dentry: Ptr, hook: u16) {
+    let Some(inode) = read_ptr(old, offs!(dentry_inode)) else {
+        return;
+    };
+    let how = How {
+        access: ACCESS_NAME,
+        hook,
+        flags: FILE_WRITE_ONLY | FILE_WRITES,
+    };
+    on_inode(inode, Some(dentry), how);
+}
+
+/// An open through `io_uring` is done, with this descriptor.
+#[inline(always)]
+pub fn on_ring_opened(fd: u64) {
+    if let Some(file) = file_of_fd(fd) {
+        on_struct_file(file, open_how(file, HOOK_IO_URING));
     }
 }
 
