@@ -54,6 +54,8 @@ struct Via {
     hook: u16,
     /// The open file, where there is one: pages are read without.
     file: Option<Ptr>,
+    /// The name that the file is given, where that is what happens.
+    name: Option<Ptr>,
 }
 
 impl Via {
@@ -61,6 +63,9 @@ impl Via {
     /// for it: a hard link in a watched directory may so be missed, the watched inode itself never.
     #[inline(always)]
     fn dentry(&self, inode: Ptr) -> Option<Ptr> {
+        if self.name.is_some() {
+            return self.name;
+        }
         match self.file {
             Some(file) => read_ptr(file, offs!(file_dentry)),
             None => read_ptr(inode, offs!(inode_alias))
@@ -75,7 +80,11 @@ impl Via {
             _ => How {
                 access: self.access,
                 hook: self.hook,
-                flags: 0,
+                flags: if self.name.is_some() {
+                    FILE_WRITE_ONLY | FILE_WRITES
+                } else {
+                    0
+                },
             },
         }
     }
@@ -162,6 +171,7 @@ pub fn on_file(file: Ptr, access: u16, hook: u16) {
         access,
         hook,
         file: Some(file),
+        name: None,
     };
     if let Some(key) = key_of_typed(inode) {
         on_inode(inode, &key, via);
@@ -178,6 +188,7 @@ pub fn on_mapping(mapping: Ptr, access: u16, hook: u16) {
         access,
         hook,
         file: None,
+        name: None,
     };
     if let Some(key) = key_of_typed(inode) {
         on_inode(inode, &key, via);
@@ -187,6 +198,17 @@ pub fn on_mapping(mapping: Ptr, access: u16, hook: u16) {
 /// An open returned: look at what the new descriptor refers to.
 #[inline(always)]
 pub fn on_opened(fd: u64) {
+    on_descriptor(fd, HOOK_SYS_EXIT);
+}
+
+/// An open through `io_uring` is done, with this descriptor.
+#[inline(always)]
+pub fn on_ring_opened(fd: u64) {
+    on_descriptor(fd, HOOK_IO_URING);
+}
+
+#[inline(always)]
+fn on_descriptor(fd: u64, hook: u16) {
     let Some(file) = file_of_fd(fd) else {
         return;
     };
@@ -195,8 +217,9 @@ pub fn on_opened(fd: u64) {
     };
     let via = Via {
         access: ACCESS_OPEN,
-        hook: HOOK_SYS_EXIT,
+        hook,
         file: Some(file),
+        name: None,
     };
     if let Some(key) = key_of_inode(inode) {
         on_inode(inode, &key, via);
@@ -207,22 +230,21 @@ pub fn on_opened(fd: u64) {
 /// name so far. Whoever puts a file in place need not have opened it there.
 #[inline(always)]
 pub fn on_named(old: Ptr, dentry: Ptr, hook: u16) {
+    // SAFETY: map values stay readable in a BPF program.
+    if unsafe { TRACKED.get(current_tgid()) }.is_none() {
+        return;
+    }
     let Some(inode) = read_ptr(old, offs!(dentry_inode)) else {
         return;
     };
-    let how = How {
+    let via = Via {
         access: ACCESS_NAME,
         hook,
-        flags: FILE_WRITE_ONLY | FILE_WRITES,
+        file: None,
+        name: Some(dentry),
     };
-    on_inode(inode, Some(dentry), how);
-}
-
-/// An open through `io_uring` is done, with this descriptor.
-#[inline(always)]
-pub fn on_ring_opened(fd: u64) {
-    if let Some(file) = file_of_fd(fd) {
-        on_struct_file(file, open_how(file, HOOK_IO_URING));
+    if let Some(key) = key_of_inode(inode) {
+        on_inode(inode, &key, via);
     }
 }
 

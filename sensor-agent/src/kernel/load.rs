@@ -430,8 +430,8 @@ impl Sensor {
     /// # Errors
     /// When the canary cannot be run as meant.
     pub fn pulse(&self, dir: &Path) -> std::io::Result<Canary> {
-        let mut canary = Canary::start(self, Some(dir))?;
-        canary.connect(self)?;
+        let canary = Canary::start(self, Some(dir))?;
+        Canary::connect(self)?;
         Ok(canary)
     }
 

@@ -128,7 +128,8 @@ impl Agent {
                 drained = self.sensor.next_batch(&mut events) => drained,
                 // The sender lives in `main`; if it is gone, so is the reason to run.
                 changed = stop.changed() => {
-                    if changed.is_ok() { continue } else { return Stop::Leave }
+                    if changed.is_err() { return Stop::Leave }
+                    continue
                 }
             };
             self.handle(&mut events);
