@@ -145,5 +145,9 @@ abi_struct! {
         pub tcp_bytes_received: u32,
         /// `tcp_sock.bytes_acked`.
         pub tcp_bytes_acked: u32,
-    } size 252;
+        /// `io_kiocb.opcode`.
+        pub uring_opcode: u32,
+        /// `io_kiocb.file`.
+        pub uring_file: u32,
+    } size 260;
 }

@@ -15,6 +15,8 @@ pub const ACCESS_MAP: u16 = 3;
 pub const ACCESS_EXEC: u16 = 4;
 /// [`FileAccess::access`]: an open descriptor for it arrived from another process.
 pub const ACCESS_RECEIVE: u16 = 5;
+/// [`FileAccess::access`]: it was put in place under this name (moved, linked).
+pub const ACCESS_NAME: u16 = 6;
 
 /// [`FileAccess::hook`]: `lsm/file_open`.
 pub const HOOK_LSM_FILE_OPEN: u16 = 1;
@@ -32,6 +34,12 @@ pub const HOOK_FILEMAP_MAP_PAGES: u16 = 6;
 pub const HOOK_FILEMAP_FAULT: u16 = 7;
 /// [`FileAccess::hook`]: `sys_exit` of an open.
 pub const HOOK_SYS_EXIT: u16 = 8;
+/// [`FileAccess::hook`]: `lsm/inode_rename`.
+pub const HOOK_LSM_RENAME: u16 = 9;
+/// [`FileAccess::hook`]: `lsm/inode_link`.
+pub const HOOK_LSM_LINK: u16 = 10;
+/// [`FileAccess::hook`]: `io_uring_complete` of an open.
+pub const HOOK_IO_URING: u16 = 11;
 
 /// [`FileAccess::flags`]: the inode itself is watched.
 pub const FILE_INODE_WATCHED: u32 = 1;
@@ -41,6 +49,9 @@ pub const FILE_DIR_WATCHED: u32 = 2;
 pub const FILE_HOLDER_NEW: u32 = 4;
 /// [`FileAccess::flags`]: opened for writing only, where the hook can tell.
 pub const FILE_WRITE_ONLY: u32 = 8;
+/// [`FileAccess::flags`]: opened for writing, whether or not for reading too, or put in place under
+/// this name.
+pub const FILE_WRITES: u32 = 16;
 
 abi_struct! {
     /// A watched file was touched.

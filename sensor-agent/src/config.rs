@@ -27,6 +27,8 @@ pub struct Config {
     /// Folder in a BPF file system (`/sys/fs/bpf/keytrail`) in which the kernel side is kept while no
     /// agent runs, so that a restart or an upgrade loses nothing. Unset: nothing outlives the agent.
     pub pin_dir: Option<PathBuf>,
+    /// Seconds between two canaries, which show that every program still reports; 0: none.
+    pub canary_seconds: u32,
     /// File with the tenant's key for hashing secrets that have no identifier (32 bytes or more,
     /// the same on every host). Unset: a key of this host's own, in `state_dir`; the same secret
     /// on two hosts then looks like two.
@@ -65,6 +67,7 @@ impl Default for Config {
             scope: None,
             plan: None,
             pin_dir: None,
+            canary_seconds: 30,
             tenant_key_file: None,
             decoys: Vec::new(),
             catalogues: Catalogues::default(),

@@ -26,6 +26,7 @@
     reason = "each dropped error is replaced by one that says more; cases share one signature"
 )]
 
+mod attach;
 pub mod bench;
 pub mod btf;
 mod canary;

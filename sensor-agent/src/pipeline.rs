@@ -19,7 +19,6 @@ use keytrail_model::process::UnitKind;
 
 use crate::agents::drift::Drift;
 use crate::clock::BootClock;
-use crate::files::FileId;
 use crate::hello::Hellos;
 use crate::identity::{Identity, Placed};
 use crate::kernel::KernelEvent;
@@ -28,7 +27,7 @@ use crate::kernel::watch::Watch;
 use crate::names::Names;
 use crate::sockets::Sockets;
 use crate::tree::proc::ProcEntry;
-use crate::tree::{ExecInfo, FdKind, RawArgv, SecretEnv};
+use crate::tree::{ExecInfo, RawArgv, SecretEnv};
 use crate::watchlist::{self, WatchList};
 
 /// `AF_PACKET`.
@@ -413,7 +412,10 @@ impl Pipeline {
         let Some((target, view)) = self.files.target(id, dir, &event.name) else {
             return;
         };
-        if event.write_only {
+        if event.write_only || target.form.format.is_request() {
+            if !event.writes {
+                return;
+            }
             self.written(&target, &event.head, time, out);
             return;
         }
@@ -561,52 +563,13 @@ impl Pipeline {
 }
 
 mod configs;
+mod describe;
 mod surroundings;
 mod takeover;
 
 pub use takeover::Memory;
 
 use configs::is_owner;
+use describe::datagram_id;
+pub(crate) use describe::describe;
 use surroundings::{Edges, Held};
-
-/// A datagram socket talks to many: each peer is a connection of its own. The top bit keeps these
-/// apart from socket cookies, which count up from 1.
-fn datagram_id(cookie: u64, remote: SocketAddr) -> ConnectionId {
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    let mut hasher = DefaultHasher::new();
-    (cookie, remote).hash(&mut hasher);
-    ConnectionId(hasher.finish() | 1 << 63)
-}
-
-/// What `/proc` says about a process; defaults where it is gone. `texts`: arguments and
-/// environment too.
-pub(crate) fn describe(
-    entry: Option<&ProcEntry>,
-    key: ProcessKey,
-    started: Timestamp,
-    texts: bool,
-) -> ExecInfo {
-    let (exe, exe_id): (PathBuf, Option<FileId>) =
-        entry.and_then(ProcEntry::exe).unwrap_or_default();
-    ExecInfo {
-        key,
-        parent: None,
-        sid: entry.map(ProcEntry::sid),
-        pgid: entry.map(ProcEntry::pgid),
-        exe,
-        exe_id,
-        argv: entry.map(ProcEntry::argv).unwrap_or_default(),
-        env: entry
-            .filter(|_| texts)
-            .map(ProcEntry::env)
-            .unwrap_or_default(),
-        cwd: entry.and_then(ProcEntry::cwd),
-        stdin: entry.map_or(FdKind::Unknown, |entry| entry.fd(0)),
-        stdout: entry.map_or(FdKind::Unknown, |entry| entry.fd(1)),
-        uid: entry.and_then(ProcEntry::uid).unwrap_or(u32::MAX),
-        login_uid: entry.and_then(ProcEntry::login_uid),
-        cgroup: entry.and_then(ProcEntry::cgroup),
-        view: entry.map(ProcEntry::view).unwrap_or_default(),
-        started,
-    }
-}

@@ -1,4 +1,4 @@
-//! Whether the sensor still sees: a canary every half minute, and a look at the pins.
+//! Whether the sensor still sees: a canary now and then, and a look at the pins.
 //!
 //! A program can be attached and silent (its link was taken off, its map was emptied). The canary is
 //! a child that touches a watched file, and a connection to ourselves; whoever is said to be live and
@@ -14,8 +14,6 @@ use crate::clock;
 use crate::kernel::{Canary, KernelEvent, Sensor};
 use crate::pipeline::Timed;
 
-/// Between canaries.
-const EVERY: Duration = Duration::from_secs(30);
 /// What a canary does must have been reported after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -24,6 +22,7 @@ pub struct Vigil {
     /// Where the canary's file is made.
     dir: PathBuf,
     every: Duration,
+    off: bool,
     next: Instant,
     out: Option<(Instant, Canary)>,
     /// What was told of the pins.
@@ -32,13 +31,14 @@ pub struct Vigil {
 }
 
 impl Vigil {
-    /// With a folder for the canary's file. `every`: instead of half a minute.
+    /// With a folder for the canary's file, and the seconds between two of them; 0: none at all.
     #[must_use]
-    pub fn new(dir: PathBuf, every: Option<Duration>) -> Self {
-        let every = every.unwrap_or(EVERY);
+    pub fn new(dir: PathBuf, seconds: u32) -> Self {
+        let every = Duration::from_secs(u64::from(seconds));
         Self {
             dir,
             every,
+            off: seconds == 0,
             next: Instant::now() + every,
             out: None,
             missing: Vec::new(),
@@ -85,7 +85,7 @@ impl Vigil {
                 signs.push(sign(TamperKind::PinRemoved, detail));
             }
             self.missing = missing;
-        } else if Instant::now() >= self.next {
+        } else if !self.off && Instant::now() >= self.next {
             self.next = Instant::now() + self.every;
             match sensor.pulse(&self.dir) {
                 Ok(canary) => {

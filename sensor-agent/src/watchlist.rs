@@ -136,6 +136,9 @@ impl WatchList {
         for (at, (target, _)) in targets.iter().enumerate() {
             match (target.id, target.is_dir) {
                 (Some(id), true) => dirs.entry(id).or_default().push(at),
+                // Only who writes there matters, and only in a tracked tree: that is what a watched
+                // directory reports. Everybody reads them.
+                (Some(_), false) if target.form.format.is_request() => {}
                 (Some(id), false) => {
                     inodes.entry(id).or_insert(at);
                 }
@@ -205,7 +208,10 @@ impl WatchList {
             target.id = Some(file);
             Some((target, view.clone()))
         });
-        if found.is_some() {
+        if found
+            .as_ref()
+            .is_some_and(|(target, _)| !target.form.format.is_request())
+        {
             // It is new or has replaced another: from now on its inode is known, to all.
             self.refresh();
         }

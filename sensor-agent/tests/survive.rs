@@ -62,6 +62,13 @@ impl Ground {
         self.path("bpf/keytrail")
     }
 
+    /// How many sets are pinned.
+    fn sets(&self) -> usize {
+        let scopes = fs::read_dir(self.pins()).into_iter().flatten();
+        let sets = scopes.flat_map(|scope| fs::read_dir(scope.unwrap().path()).unwrap());
+        sets.count()
+    }
+
     fn credential(number: usize) -> String {
         // Base32 has no 0 and 1.
         let letters: String = format!("{number:04}")
@@ -246,11 +253,16 @@ fn a_killed_agent_misses_nothing() {
     second.end(Signal::SIGTERM);
     visits(&ground, 40..50, &text);
 
-    let third = ground.agent("");
-    visits(&ground, 50..VISITS, &text);
-    std::thread::sleep(Duration::from_millis(500));
-    third.end(Signal::SIGINT);
-    assert!(!ground.pins().join("all").exists());
+    // Other programs than the ones that are pinned (a plan that is asked for counts as others): the
+    // old ones go on until the new ones are live.
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| visits(&ground, 50..VISITS, &text));
+        let third = ground.agent("plan = \"b\"");
+        busy.join().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(ground.sets(), 1, "the old set is gone");
+        third.end(Signal::SIGINT);
+    });
     let left = fs::read_dir(ground.pins()).map_or(0, Iterator::count);
     assert_eq!(left, 0, "the last end leaves nothing pinned");
 
@@ -293,6 +305,36 @@ fn check(facts: &[Fact], visits: usize, port: u16) {
         .iter()
         .filter(|fact| matches!(fact, Fact::Tampering(t) if t.what == TamperKind::AgentStopped));
     assert_eq!(killed.count(), 1, "the kill is told, the restart is not");
+}
+
+/// Somebody takes a pin away, and one who is not to be missed.
+#[test]
+fn a_pin_that_is_removed_is_told() {
+    let ground = match Ground::new("pins") {
+        Ok(ground) => ground,
+        Err(why) => return skip(&why),
+    };
+    ground.files(1);
+    let agent = ground.agent("canary_seconds = 1");
+    let scope = fs::read_dir(ground.pins())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let set = fs::read_dir(scope.path()).unwrap().next().unwrap().unwrap();
+    fs::remove_file(set.path().join("links/process_exit")).unwrap();
+    std::thread::sleep(Duration::from_secs(6));
+    agent.end(Signal::SIGINT);
+    let facts = ground.facts();
+    let told: Vec<_> = facts
+        .iter()
+        .filter_map(|fact| match fact {
+            Fact::Tampering(t) => Some((t.what, t.detail.contains("process_exit"))),
+            _ => None,
+        })
+        .collect();
+    // The agent holds the link itself: while it runs, the program is not silent.
+    assert_eq!(told, [(TamperKind::PinRemoved, true)]);
 }
 
 /// Without pins the same ends in a gap.

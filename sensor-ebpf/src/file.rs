@@ -11,9 +11,9 @@ use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
 use keytrail_abi::{
     RecordKind,
     file::{
-        ACCESS_EXEC, ACCESS_OPEN, ACCESS_READ, FILE_DIR_WATCHED, FILE_HOLDER_NEW,
-        FILE_INODE_WATCHED, FILE_WRITE_ONLY, FileAccess, HOOK_LSM_FILE_OPEN,
-        HOOK_LSM_FILE_PERMISSION, HOOK_SYS_EXIT,
+        ACCESS_EXEC, ACCESS_NAME, ACCESS_OPEN, ACCESS_READ, FILE_DIR_WATCHED, FILE_HOLDER_NEW,
+        FILE_INODE_WATCHED, FILE_WRITE_ONLY, FILE_WRITES, FileAccess, HOOK_IO_URING,
+        HOOK_LSM_FILE_OPEN, HOOK_LSM_FILE_PERMISSION, HOOK_SYS_EXIT,
     },
     maps::{FileKey, SeenKey, TRACK_HOLDER, Tracked, filter_bit},
 };
@@ -31,6 +31,8 @@ use crate::{
 
 /// `file.f_mode`: open for reading.
 const FMODE_READ: u32 = 0x1;
+/// `file.f_mode`: open for writing.
+const FMODE_WRITE: u32 = 0x2;
 /// `file.f_mode`: opened to be executed.
 const FMODE_EXEC: u32 = 0x20;
 /// `mask` of `file_permission`: reading.
@@ -52,6 +54,8 @@ struct Via {
     hook: u16,
     /// The open file, where there is one: pages are read without.
     file: Option<Ptr>,
+    /// The name that the file is given, where that is what happens.
+    name: Option<Ptr>,
 }
 
 impl Via {
@@ -59,6 +63,9 @@ impl Via {
     /// for it: a hard link in a watched directory may so be missed, the watched inode itself never.
     #[inline(always)]
     fn dentry(&self, inode: Ptr) -> Option<Ptr> {
+        if self.name.is_some() {
+            return self.name;
+        }
         match self.file {
             Some(file) => read_ptr(file, offs!(file_dentry)),
             None => read_ptr(inode, offs!(inode_alias))
@@ -73,7 +80,11 @@ impl Via {
             _ => How {
                 access: self.access,
                 hook: self.hook,
-                flags: 0,
+                flags: if self.name.is_some() {
+                    FILE_WRITE_ONLY | FILE_WRITES
+                } else {
+                    0
+                },
             },
         }
     }
@@ -124,11 +135,14 @@ fn open_how(file: Ptr, hook: u16) -> How {
     } else {
         ACCESS_OPEN
     };
-    let flags = if mode & FMODE_READ == 0 {
+    let mut flags = if mode & FMODE_READ == 0 {
         FILE_WRITE_ONLY
     } else {
         0
     };
+    if mode & FMODE_WRITE != 0 {
+        flags |= FILE_WRITES;
+    }
     How {
         access,
         hook,
@@ -157,6 +171,7 @@ pub fn on_file(file: Ptr, access: u16, hook: u16) {
         access,
         hook,
         file: Some(file),
+        name: None,
     };
     if let Some(key) = key_of_typed(inode) {
         on_inode(inode, &key, via);
@@ -173,6 +188,7 @@ pub fn on_mapping(mapping: Ptr, access: u16, hook: u16) {
         access,
         hook,
         file: None,
+        name: None,
     };
     if let Some(key) = key_of_typed(inode) {
         on_inode(inode, &key, via);
@@ -182,6 +198,17 @@ pub fn on_mapping(mapping: Ptr, access: u16, hook: u16) {
 /// An open returned: look at what the new descriptor refers to.
 #[inline(always)]
 pub fn on_opened(fd: u64) {
+    on_descriptor(fd, HOOK_SYS_EXIT);
+}
+
+/// An open through `io_uring` is done, with this descriptor.
+#[inline(always)]
+pub fn on_ring_opened(fd: u64) {
+    on_descriptor(fd, HOOK_IO_URING);
+}
+
+#[inline(always)]
+fn on_descriptor(fd: u64, hook: u16) {
     let Some(file) = file_of_fd(fd) else {
         return;
     };
@@ -190,8 +217,31 @@ pub fn on_opened(fd: u64) {
     };
     let via = Via {
         access: ACCESS_OPEN,
-        hook: HOOK_SYS_EXIT,
+        hook,
         file: Some(file),
+        name: None,
+    };
+    if let Some(key) = key_of_inode(inode) {
+        on_inode(inode, &key, via);
+    }
+}
+
+/// A file gets a name: it is moved to `dentry`, or `dentry` becomes another name of it. `old` is its
+/// name so far. Whoever puts a file in place need not have opened it there.
+#[inline(always)]
+pub fn on_named(old: Ptr, dentry: Ptr, hook: u16) {
+    // SAFETY: map values stay readable in a BPF program.
+    if unsafe { TRACKED.get(current_tgid()) }.is_none() {
+        return;
+    }
+    let Some(inode) = read_ptr(old, offs!(dentry_inode)) else {
+        return;
+    };
+    let via = Via {
+        access: ACCESS_NAME,
+        hook,
+        file: None,
+        name: Some(dentry),
     };
     if let Some(key) = key_of_inode(inode) {
         on_inode(inode, &key, via);

@@ -24,6 +24,7 @@ mod net;
 mod odd;
 mod packet;
 mod process;
+mod ring;
 mod syscall;
 mod unix;
 mod victim;
@@ -91,6 +92,36 @@ pub fn lsm_file_receive(ctx: LsmContext) -> i32 {
         abi_file::ACCESS_RECEIVE,
         abi_file::HOOK_LSM_FILE_RECEIVE,
     );
+    0
+}
+
+/// `int inode_rename(struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir, struct
+/// dentry *new_dentry)`
+#[lsm(hook = "inode_rename")]
+pub fn lsm_rename(ctx: LsmContext) -> i32 {
+    file::on_named(ctx.arg(1), ctx.arg(3), abi_file::HOOK_LSM_RENAME);
+    0
+}
+
+/// `int inode_link(struct dentry *old_dentry, struct inode *dir, struct dentry *new_dentry)`
+#[lsm(hook = "inode_link")]
+pub fn lsm_link(ctx: LsmContext) -> i32 {
+    file::on_named(ctx.arg(0), ctx.arg(2), abi_file::HOOK_LSM_LINK);
+    0
+}
+
+/// `io_uring_complete(void *ctx, void *req, u64 user_data, int res, unsigned cflags, ...)`, up to
+/// 6.14. The verifier refuses the fourth argument where there is none.
+#[btf_tracepoint(function = "io_uring_complete")]
+pub fn uring_complete(ctx: BtfTracePointContext) -> i32 {
+    ring::on_complete(ctx.arg(1), ctx.arg(3));
+    0
+}
+
+/// `io_uring_complete(struct io_ring_ctx *ctx, void *req, struct io_uring_cqe *cqe)`, since then.
+#[btf_tracepoint(function = "io_uring_complete")]
+pub fn uring_complete_entry(ctx: BtfTracePointContext) -> i32 {
+    ring::on_entry(ctx.arg(1), ctx.arg(2));
     0
 }
 

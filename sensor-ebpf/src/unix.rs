@@ -32,9 +32,16 @@ const ACCESS_UNIX: u16 = 0x101;
 /// `connect` returned on this descriptor.
 #[inline(always)]
 pub fn on_connected(fd: u64) {
+    if let Some(file) = file_of_fd(fd) {
+        on_connected_file(file);
+    }
+}
+
+/// The socket behind this file has been connected.
+#[inline(always)]
+pub fn on_connected_file(file: Ptr) {
     let Some(tracked) = tracked() else { return };
-    let peer = file_of_fd(fd)
-        .and_then(socket_of)
+    let peer = socket_of(file)
         .filter(|sk| read::<u16>(*sk, offs!(sk_family)) == Some(AF_UNIX))
         .and_then(|sk| read_ptr(sk, offs!(unix_peer)));
     if let Some(peer) = peer {

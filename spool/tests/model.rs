@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use keytrail_spool::{Item, Limits, LossCause, Record, Spool, records};
+use keytrail_spool::{Item, Limits, LossCause, MAX_RECORD_BYTES, Record, Spool, records};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -286,4 +286,37 @@ fn a_damaged_file_is_put_aside() {
         stamp: 0,
     };
     assert_eq!(spool.append(&[record], None).unwrap(), 1..2);
+}
+
+#[test]
+fn a_note_is_as_durable_as_what_it_came_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.db");
+    let (boot, other) = ([1; 16], [2; 16]);
+    assert_eq!(keytrail_spool::note(&path, boot), None, "no file yet");
+    let mut spool = Spool::open(&path, boot, Limits::default()).unwrap().0;
+    let record = || Record {
+        bytes: vec![7],
+        stamp: 0,
+    };
+    assert_eq!(keytrail_spool::note(&path, boot), None);
+    spool
+        .append_noting(&[record()], None, Some(b"first"))
+        .unwrap();
+    spool
+        .append_noting(&[record()], None, Some(b"second"))
+        .unwrap();
+    spool.append(&[record()], None).unwrap();
+    assert_eq!(keytrail_spool::note(&path, boot).unwrap(), b"second");
+    // What cannot be appended leaves no note either.
+    let huge = Record {
+        bytes: vec![0; MAX_RECORD_BYTES + 1],
+        stamp: 0,
+    };
+    spool
+        .append_noting(&[huge], None, Some(b"third"))
+        .unwrap_err();
+    drop(spool);
+    assert_eq!(keytrail_spool::note(&path, boot).unwrap(), b"second");
+    assert_eq!(keytrail_spool::note(&path, other), None, "another boot's");
 }

@@ -73,6 +73,8 @@ pub enum FileFormat {
     SolanaKey,
     /// A store that is only named, never looked into: `credential-store:<store>/<path>`.
     Store,
+    /// Not a credential: a daemon (the row's `store`) acts on what is written here.
+    Request,
     /// GnuPG's key file, named after its keygrip.
     GpgKey,
     /// An Ethereum key file, named after its address.
@@ -105,6 +107,12 @@ impl FileFormat {
         }
     }
 
+    /// True for files that no secret is in, but that have a daemon act on what is written to them.
+    #[must_use]
+    pub fn is_request(self) -> bool {
+        self == Self::Request
+    }
+
     /// True for configurations of agents and MCP hosts.
     #[must_use]
     pub fn is_config(self) -> bool {
@@ -114,7 +122,10 @@ impl FileFormat {
     /// False for files that are known by their name alone: their content is not read.
     #[must_use]
     pub fn reads_content(self) -> bool {
-        !matches!(self, Self::Store | Self::GpgKey | Self::EthereumKey)
+        !matches!(
+            self,
+            Self::Request | Self::Store | Self::GpgKey | Self::EthereumKey
+        )
     }
 }
 
@@ -198,6 +209,7 @@ impl Recogniser {
             FileFormat::Store => named::store(form.store.as_deref(), path, found),
             FileFormat::GpgKey => named::gpg(path, found),
             FileFormat::EthereumKey => named::ethereum(path, found),
+            FileFormat::Request => {}
             FileFormat::Text => found.scan(bytes, None),
         }
         findings.finish()

@@ -235,6 +235,9 @@ impl Btf {
             tcp_bytes_sent: off("tcp_sock.bytes_sent")?,
             tcp_bytes_received: off("tcp_sock.bytes_received")?,
             tcp_bytes_acked: off("tcp_sock.bytes_acked")?,
+            // A kernel without io_uring has no such struct, and no such tracepoint either.
+            uring_opcode: off("io_kiocb.opcode").unwrap_or(0),
+            uring_file: off("io_kiocb.file").unwrap_or(0),
         })
     }
 }

@@ -79,7 +79,7 @@ pub(super) fn run(sensor: &mut Sensor) -> Result<Seen, LoadError> {
         }
     };
     let waited = canary.child.wait();
-    if let Err(error) = waited.and_then(|_| canary.connect(sensor)) {
+    if let Err(error) = waited.and_then(|_| Canary::connect(sensor)) {
         canary.seen.hindered = Some(format!("the canary failed: {error}"));
     }
     sensor.rings.sift(|event| !canary.take(event));
@@ -150,7 +150,7 @@ impl Canary {
     }
 
     /// Connects from this process to itself.
-    pub(super) fn connect(&mut self, sensor: &Sensor) -> std::io::Result<()> {
+    pub(super) fn connect(sensor: &Sensor) -> std::io::Result<()> {
         let own = ProcKey {
             tgid: std::process::id(),
             start_ns: 0,

@@ -207,6 +207,7 @@ fn file_access(r: &file::FileAccess) -> Result<KernelEvent, DecodeError> {
         file::ACCESS_MAP => Access::Map,
         file::ACCESS_EXEC => Access::Exec,
         file::ACCESS_RECEIVE => Access::Receive,
+        file::ACCESS_NAME => Access::Name,
         _ => return Err(DecodeError::Field("access")),
     };
     let hook = match r.hook {
@@ -218,6 +219,9 @@ fn file_access(r: &file::FileAccess) -> Result<KernelEvent, DecodeError> {
         file::HOOK_FILEMAP_MAP_PAGES => "tp_btf/mm_filemap_map_pages",
         file::HOOK_FILEMAP_FAULT => "tp_btf/mm_filemap_fault",
         file::HOOK_SYS_EXIT => "tp_btf/sys_exit",
+        file::HOOK_LSM_RENAME => "lsm/inode_rename",
+        file::HOOK_LSM_LINK => "lsm/inode_link",
+        file::HOOK_IO_URING => "tp_btf/io_uring_complete",
         _ => return Err(DecodeError::Field("hook")),
     };
     Ok(KernelEvent::File(FileEvent {
@@ -236,6 +240,7 @@ fn file_access(r: &file::FileAccess) -> Result<KernelEvent, DecodeError> {
         dir_watched: r.flags & file::FILE_DIR_WATCHED != 0,
         new_holder: r.flags & file::FILE_HOLDER_NEW != 0,
         write_only: r.flags & file::FILE_WRITE_ONLY != 0,
+        writes: r.flags & file::FILE_WRITES != 0,
         track_flags: r.track_flags,
         name: used(&r.name, r.name_len, "name_len")?.to_vec(),
     }))

@@ -104,6 +104,8 @@ pub enum Access {
     Exec,
     /// Its descriptor was received from another process.
     Receive,
+    /// It was put in place under this name: moved or linked.
+    Name,
 }
 
 /// A watched file was touched.
@@ -127,6 +129,8 @@ pub struct FileEvent {
     pub new_holder: bool,
     /// Opened for writing only: no content was read.
     pub write_only: bool,
+    /// Opened for writing (and reading, unless `write_only`), or put in place.
+    pub writes: bool,
     /// `TRACK_*`.
     pub track_flags: u32,
     /// Last component of a name of the file, up to 63 bytes: untrusted text.

@@ -12,8 +12,9 @@ use aya::{
 };
 
 use super::{
+    attach::chain,
     event::KernelEvent,
-    load::{Sensor, SensorConfig, chain},
+    load::{Sensor, SensorConfig},
     pins::{self, Source},
     preflight::LoadError,
     rings::{MARGIN, Rings, boot_ns},

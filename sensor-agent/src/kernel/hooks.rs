@@ -62,6 +62,8 @@ pub struct Hook {
     pub judges: bool,
     /// The sensor is useless without it.
     pub vital: bool,
+    /// The same for kernels on which the hook has another signature, tried when `program` is refused.
+    pub instead: Option<&'static str>,
 }
 
 const fn hook(
@@ -79,6 +81,7 @@ const fn hook(
         what,
         judges: false,
         vital: false,
+        instead: None,
     }
 }
 
@@ -187,6 +190,20 @@ pub const HOOKS: &[Hook] = &[
         "BPF programs loaded by a tracked tree",
     ),
     hook(
+        "lsm_rename",
+        Attach::Lsm("inode_rename"),
+        A,
+        Access,
+        "files moved to a watched place",
+    ),
+    hook(
+        "lsm_link",
+        Attach::Lsm("inode_link"),
+        A,
+        Access,
+        "files linked into a watched place",
+    ),
+    hook(
         "filemap_get_pages",
         Attach::Tracepoint("mm_filemap_get_pages"),
         B,
@@ -214,6 +231,16 @@ pub const HOOKS: &[Hook] = &[
         Access,
         "open outside the page cache, other processes' memory, unix sockets, bpf: by system call",
     ),
+    Hook {
+        instead: Some("uring_complete_entry"),
+        ..hook(
+            "uring_complete",
+            Attach::Tracepoint("io_uring_complete"),
+            B,
+            Access,
+            "open outside the page cache, unix sockets: through io_uring",
+        )
+    },
     judges(hook(
         "sock_state",
         Attach::Tracepoint("inet_sock_set_state"),
@@ -270,8 +297,8 @@ pub const UNSEEN: &[(Option<Plan>, CoverageArea, &str, &str)] = &[
     (
         B,
         Access,
-        "open of procfs and tmpfs files, unix connect, through io_uring",
-        "needs LSM hooks (plan A)",
+        "files moved or linked to a watched place by another name's owner",
+        "needs LSM hooks (plan A); a file that is written there is seen",
     ),
     (
         B,

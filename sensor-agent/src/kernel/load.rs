@@ -3,36 +3,32 @@
 //! maps.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
+    Btf as AyaBtf, EbpfLoader, Endianness,
     maps::{Array, HashMap, MapData, PerCpuArray},
-    programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Lsm,
-        ProgramError,
-        links::{FdLink, PinnedLink},
-    },
+    programs::links::PinnedLink,
 };
 use keytrail_abi::{
     Config, Offs,
     maps::{Agent, Conn, STATE_ESTABLISHED},
 };
-use keytrail_model::coverage::{Coverage, CoverageRow, CoverageState};
+use keytrail_model::coverage::{Coverage, CoverageState};
 use sha2::{Digest as _, Sha256};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
+    attach::{Kept, Results, chain, hook_name, rows},
     btf::Btf,
     canary::{self, Canary},
     decode::address,
     event::{ConnBytes, ConnEvent, Head, KernelEvent, ProcKey},
     handover,
-    hooks::{Attach, HOOKS, Hook, Plan, UNSEEN},
+    hooks::{HOOKS, Plan},
     pins::{self, Draft, Pins, Source},
     preflight::{self, LoadError},
     rings::{Drained, Positions, RINGS, Rings, boot_ns},
@@ -99,16 +95,8 @@ pub struct Sensor {
     kept: Kept,
 }
 
-/// What keeps programs and links alive.
-#[derive(Default)]
-struct Kept {
-    bpf: Option<Ebpf>,
-    links: BTreeMap<&'static str, FdLink>,
-    pinned: Option<Pinned>,
-}
-
 /// A pinned set and the right to it.
-struct Pinned {
+pub(super) struct Pinned {
     /// `None` only until the set is whole.
     pins: Option<Pins>,
     set: PathBuf,
@@ -163,7 +151,7 @@ impl Sensor {
         };
         let pins = Pins::open(root, &part)?;
         let name = set_name(config, &offs, &abi);
-        if let Some(set) = pins.find(&name) {
+        if let Some(set) = pins.find(&name).filter(|set| is_whole(set)) {
             return Self::adopt(config, pins, set);
         }
         abi.generation = generation();
@@ -442,9 +430,14 @@ impl Sensor {
     /// # Errors
     /// When the canary cannot be run as meant.
     pub fn pulse(&self, dir: &Path) -> std::io::Result<Canary> {
-        let mut canary = Canary::start(self, Some(dir))?;
-        canary.connect(self)?;
+        let canary = Canary::start(self, Some(dir))?;
+        Canary::connect(self)?;
         Ok(canary)
+    }
+
+    /// Takes a program's link off, as somebody else could: for the self-test.
+    pub(super) fn detach(&mut self, program: &str) -> bool {
+        self.kept.links.remove(program).is_some()
     }
 
     /// Ends a canary. Returns the programs that are said to be live and did not report it; from now
@@ -545,56 +538,6 @@ impl Sensor {
     }
 }
 
-/// The coverage table from what became of each program.
-fn rows(plan: Plan, results: &Results) -> Vec<CoverageRow> {
-    let applies = |p: Option<Plan>| p.is_none_or(|p| p == plan);
-    let hooks = HOOKS.iter().filter(|h| applies(h.plan)).map(|hook| {
-        let state = match results.get(hook.program) {
-            Some(Ok(())) => CoverageState::Live {
-                hook: hook_name(hook),
-            },
-            Some(Err(reason)) => CoverageState::Missing {
-                reason: format!("{}: {reason}", hook_name(hook)),
-                blinds_verdicts: hook.judges,
-            },
-            None => CoverageState::Missing {
-                reason: "not attached".to_owned(),
-                blinds_verdicts: hook.judges,
-            },
-        };
-        CoverageRow {
-            area: hook.area,
-            what: hook.what.to_owned(),
-            state,
-        }
-    });
-    let unseen = UNSEEN
-        .iter()
-        .filter(|(p, ..)| applies(*p))
-        .map(|(_, area, what, reason)| {
-            let state = CoverageState::Missing {
-                reason: (*reason).to_owned(),
-                blinds_verdicts: false,
-            };
-            CoverageRow {
-                area: *area,
-                what: (*what).to_owned(),
-                state,
-            }
-        });
-    hooks.chain(unseen).collect()
-}
-
-pub(super) fn hook_name(hook: &Hook) -> String {
-    match hook.attach {
-        Attach::Tracepoint(name) => format!("tp_btf/{name}"),
-        Attach::Lsm(name) => format!("lsm/{name}"),
-        Attach::Egress => "cgroup_skb/egress".to_owned(),
-        Attach::Ingress => "cgroup_skb/ingress".to_owned(),
-        Attach::SockAddr => format!("cgroup/{}", hook.program.trim_start_matches("sock_")),
-    }
-}
-
 fn scope(given: Option<&Path>) -> Result<Scope, LoadError> {
     let mount = preflight::cgroup2_mount()?;
     let dir = given.unwrap_or(&mount).to_path_buf();
@@ -607,52 +550,6 @@ fn scope(given: Option<&Path>) -> Result<Scope, LoadError> {
     // The id of a cgroup (v2) is the inode number of its directory.
     let id = dir.metadata().map_err(|_| wrong())?.ino();
     Ok(Scope { dir, id, level })
-}
-
-/// What became of each program.
-type Results = BTreeMap<&'static str, Result<(), String>>;
-
-impl Kept {
-    fn attach_plan(
-        &mut self,
-        plan: Plan,
-        config: &SensorConfig,
-        cgroup: &File,
-        btf: &AyaBtf,
-    ) -> Results {
-        HOOKS
-            .iter()
-            .filter(|h| h.plan == Some(plan))
-            .map(|hook| {
-                let wanted = hook.program != "syscall_exit" || config.syscall_exit;
-                let result = if wanted {
-                    self.attach(hook, cgroup, btf)
-                } else {
-                    Err("switched off in the configuration".to_owned())
-                };
-                (hook.program, result)
-            })
-            .collect()
-    }
-
-    fn attach(&mut self, hook: &Hook, cgroup: &File, btf: &AyaBtf) -> Result<(), String> {
-        let bpf = self.bpf.as_mut().ok_or("the object is not loaded")?;
-        let link = attach(bpf, hook, cgroup, btf)?;
-        self.links.insert(hook.program, link);
-        Ok(())
-    }
-
-    fn unload(&mut self, hook: &Hook) {
-        self.links.remove(hook.program);
-        let program: Option<&mut Lsm> = self
-            .bpf
-            .as_mut()
-            .and_then(|bpf| bpf.program_mut(hook.program)?.try_into().ok());
-        if let Some(program) = program {
-            // Not loaded is as good as unloaded.
-            drop(program.unload());
-        }
-    }
 }
 
 /// Distinguishes the records of this set from those of a predecessor: seconds since boot.
@@ -669,6 +566,13 @@ fn this_agent() -> Agent {
         tgid: own,
         pad: 0,
     }
+}
+
+/// Whether what nothing can be tracked without is still pinned.
+fn is_whole(set: &Path) -> bool {
+    let links = pins::links(set);
+    let has = |program: &str| links.iter().any(|(known, _)| known == program);
+    HOOKS.iter().all(|hook| !hook.vital || has(hook.program))
 }
 
 /// Names a set by everything that shapes its programs and maps.
@@ -688,74 +592,8 @@ fn set_name(config: &SensorConfig, offs: &Offs, abi: &Config) -> String {
     hasher.update(format!("{choice:?}"));
     let digest = hasher.finalize();
     let short = digest.iter().take(8).fold(String::new(), |mut text, byte| {
-        text.push_str(&format!("{byte:02x}"));
+        text += &format!("{byte:02x}");
         text
     });
     format!("{}{short}", handover::prefix())
-}
-
-fn attach(bpf: &mut Ebpf, hook: &Hook, cgroup: &File, btf: &AyaBtf) -> Result<FdLink, String> {
-    let Some(program) = bpf.program_mut(hook.program) else {
-        return Err("it is missing from the object".to_owned());
-    };
-    let result: Result<FdLink, AttachError> = (|| {
-        Ok(match hook.attach {
-            Attach::Tracepoint(name) => {
-                let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(name, btf)?;
-                let id = program.attach()?;
-                program.take_link(id)?.into()
-            }
-            Attach::Lsm(name) => {
-                let program: &mut Lsm = program.try_into()?;
-                program.load(name, btf)?;
-                let id = program.attach()?;
-                program.take_link(id)?.into()
-            }
-            Attach::Egress | Attach::Ingress => {
-                let direction = if hook.attach == Attach::Egress {
-                    CgroupSkbAttachType::Egress
-                } else {
-                    CgroupSkbAttachType::Ingress
-                };
-                let program: &mut CgroupSkb = program.try_into()?;
-                program.load()?;
-                let id = program.attach(cgroup, direction, CgroupAttachMode::Single)?;
-                program.take_link(id)?.try_into()?
-            }
-            Attach::SockAddr => {
-                let program: &mut CgroupSockAddr = program.try_into()?;
-                program.load()?;
-                let id = program.attach(cgroup, CgroupAttachMode::Single)?;
-                program.take_link(id)?.try_into()?
-            }
-        })
-    })();
-    result.map_err(|error| chain(&error))
-}
-
-/// A program could not be attached, or its link not be taken.
-#[derive(Debug, thiserror::Error)]
-enum AttachError {
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-    #[error(transparent)]
-    Link(#[from] aya::programs::links::LinkError),
-}
-
-/// An error with its causes, on one line, cut where a verifier's log would fill the screen.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    const MAX: usize = 1500;
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match text.char_indices().rev().nth(MAX) {
-        // The end of the log is where the reason is.
-        Some((at, _)) => format!("...{}", text.get(at..).unwrap_or_default()),
-        None => text,
-    }
 }

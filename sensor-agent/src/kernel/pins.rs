@@ -30,7 +30,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::preflight::LoadError;
 
 /// `BPF_FS_MAGIC`, from `include/uapi/linux/magic.h`.
-const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
+const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
 /// What the name of a set begins with until it is whole.
 const DRAFT: &str = "draft-";
 /// The maps of a set, which is whole only with all of them.
@@ -288,5 +288,6 @@ pub fn unpin(root: &Path) -> Result<usize, LoadError> {
 }
 
 fn is_bpffs(dir: &Path) -> bool {
-    nix::sys::statfs::statfs(dir).is_ok_and(|stat| stat.filesystem_type().0 as u32 == BPF_FS_MAGIC)
+    let kind = nix::sys::statfs::statfs(dir).map(|stat| stat.filesystem_type());
+    kind == Ok(nix::sys::statfs::FsType(BPF_FS_MAGIC))
 }

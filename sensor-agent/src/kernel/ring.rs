@@ -22,7 +22,7 @@ const BUSY: u32 = 1 << 31;
 /// `BPF_RINGBUF_DISCARD_BIT`.
 const DISCARD: u32 = 1 << 30;
 /// `BPF_RINGBUF_HDR_SZ`.
-const HEADER: u64 = 8;
+const HEADER: usize = 8;
 
 /// Mapped memory, unmapped when dropped.
 struct Mapping {
@@ -141,13 +141,15 @@ impl Ring {
                 return None;
             }
             let len = u64::from(head & !(BUSY | DISCARD));
-            let start = header + HEADER as usize;
+            let start = header + HEADER;
             let bytes = usize::try_from(len).ok()?;
             // A length that leads out of the mapping would be the kernel's fault: no record then.
             if len > self.size || start + bytes > self.producer.len {
                 return None;
             }
-            self.read = self.read.wrapping_add((HEADER + len).next_multiple_of(8));
+            self.read = self
+                .read
+                .wrapping_add((HEADER as u64 + len).next_multiple_of(8));
             if head & DISCARD == 0 {
                 // SAFETY: within the mapping (checked above), submitted, and not written again by
                 // the kernel before its room is given back, which needs `&mut self`.

@@ -12,6 +12,7 @@ mod catalogue;
 mod facts;
 mod ids;
 mod loss;
+mod silent;
 pub(in crate::kernel) mod stage;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -178,6 +179,7 @@ fn stages() -> impl Iterator<Item = (&'static str, Play)> {
         (ids::REUSED, ids::reused as Play),
         (ids::OUTSIDER, ids::outsider),
         (facts::NAME, facts::play),
+        (silent::NAME, silent::play),
     ])
 }
 

