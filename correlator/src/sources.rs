@@ -10,6 +10,7 @@
 //!   moment repeats at most what the record ids recognise, and loses nothing that the sender or
 //!   the medium still has.
 
+pub mod bucket;
 pub mod config;
 pub mod dead_letter;
 pub mod folder;
@@ -18,6 +19,8 @@ pub(crate) mod fuzz;
 pub mod import;
 mod input;
 pub mod intake;
+pub mod kafka;
+mod pause;
 pub mod poll;
 pub mod push;
 #[cfg(feature = "aws")]
@@ -30,6 +33,7 @@ pub mod syslog;
 pub mod tail;
 pub mod tally;
 pub mod tls;
+mod udp;
 
 pub use input::plain;
 pub use intake::Intake;

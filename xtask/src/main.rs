@@ -12,6 +12,7 @@ mod bench;
 mod children;
 mod cmd;
 mod corpora;
+mod deliveries;
 mod demo;
 mod dist;
 mod fuzz;

@@ -19,7 +19,7 @@ use crate::setup::{self, Group, Series};
 use crate::ui::Ui;
 use crate::vm::{self, Load, Outcome};
 use crate::workspace::Workspace;
-use crate::{demo, lint, products};
+use crate::{deliveries, demo, lint, products};
 
 /// Names the file on which a test leaves `SKIPPED <name>: <reason>` when it cannot run here.
 const SKIPS: &str = "KEYTRAIL_SKIPS";
@@ -44,6 +44,8 @@ enum Part {
     Unit,
     /// The end-to-end tests on this kernel
     E2e,
+    /// Deliveries against real and independent servers; only when asked for by name
+    Deliveries,
     /// The demo
     Demo,
     /// The guest kernels
@@ -52,8 +54,8 @@ enum Part {
 
 impl Args {
     fn wants(&self, part: Part) -> bool {
-        self.only
-            .map_or(!(self.no_vm && part == Part::Vm), |only| only == part)
+        let by_default = part != Part::Deliveries && !(self.no_vm && part == Part::Vm);
+        self.only.map_or(by_default, |only| only == part)
     }
 }
 
@@ -83,6 +85,9 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> ExitCode {
     if args.wants(Part::E2e) || args.wants(Part::Demo) {
         on_this_kernel(ws, ui, args, &mut report);
     }
+    if args.wants(Part::Deliveries) {
+        report.stage("deliveries", |counts| deliver(ws, ui, counts));
+    }
     if args.wants(Part::Vm) {
         guests(ws, ui, &mut report);
     }
@@ -108,6 +113,22 @@ fn unit(ws: &Workspace, ui: &Ui, counts: &mut Counts) -> Result<()> {
     }
     cargo_test(ws, ui, counts, "unit", &targets)?;
     cargo_test(ws, ui, counts, "doc", &["--doc".to_owned()])
+}
+
+/// The deliveries, with every Cargo feature, against the parts that are installed for them.
+fn deliver(ws: &Workspace, ui: &Ui, counts: &mut Counts) -> Result<()> {
+    setup::provide(ws, ui, Group::Lab)?;
+    deliveries::install(ws, ui)?;
+    for (name, targets) in [
+        ("deliveries-unit", ["--lib", "sources::"]),
+        ("deliveries", ["--test", "delivery"]),
+    ] {
+        let features = ["--features", deliveries::FEATURES];
+        let targets = features.iter().chain(&targets);
+        let targets: Vec<String> = targets.map(|one| (*one).to_owned()).collect();
+        cargo_test(ws, ui, counts, name, &targets)?;
+    }
+    Ok(())
 }
 
 /// The integration tests of the package in `dir`.
@@ -184,6 +205,7 @@ fn cargo_test(
     ]);
     cargo.args(targets).args(["--", "--show-output"]);
     cargo.env(SKIPS, &skips).envs(demo::environment(ws));
+    cargo.env("KEYTRAIL_PARTS", deliveries::folder(ws));
     let step = ui.step(format!("cargo test ({name})"));
     let mut reader = Reader::default();
     let mut crates = Crates::default();

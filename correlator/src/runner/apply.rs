@@ -290,6 +290,7 @@ impl Group {
         }
         if let Some(cursor) = &one.cursor {
             batch.put_cursor(cursor)?;
+            batch.forget_cursors(&cursor.source, &one.forgotten)?;
         }
         self.uses.new += reply.new;
         self.uses.duplicate += reply.duplicate;

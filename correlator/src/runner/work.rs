@@ -22,6 +22,8 @@ pub struct UsesBatch {
     pub file: Option<FileMark>,
     /// How far the stream that they come from is taken in with them, likewise.
     pub cursor: Option<Cursor>,
+    /// Streams of the cursor's source whose positions are not needed any more, likewise.
+    pub forgotten: Vec<String>,
 }
 
 /// One item of work.

@@ -9,7 +9,10 @@ use keytrail_sources::{Mapping, Options, Parser, SourceKind};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::bucket::BucketConfig;
+use super::kafka::KafkaConfig;
 use super::poll::PollConfig;
+use super::push::OidcConfig;
 use super::socket::Endpoint;
 
 /// Largest mapping file read.
@@ -37,7 +40,7 @@ pub enum Via {
     FileTail,
     /// Pushed by HTTP to `listen_push`.
     Http,
-    /// Syslog over TCP or TLS.
+    /// Syslog over TCP, TLS or UDP.
     Syslog,
     /// One JSON record a line over a TCP or Unix socket.
     Socket,
@@ -45,6 +48,10 @@ pub enum Via {
     Poll,
     /// Objects of a bucket that an SQS queue announces.
     S3,
+    /// Objects of a bucket, found by listing it.
+    Bucket,
+    /// Records of a Kafka topic; Azure Event Hubs.
+    Kafka,
     /// Lines on standard input.
     Stdin,
 }
@@ -61,6 +68,8 @@ impl Via {
             Self::Socket => "socket",
             Self::Poll => "poll",
             Self::S3 => "s3",
+            Self::Bucket => "bucket",
+            Self::Kafka => "kafka",
             Self::Stdin => "stdin",
         }
     }
@@ -79,7 +88,7 @@ pub struct SourceConfig {
     /// The folder or the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Where to listen: `address:port`, or `unix:/path`.
+    /// Where to listen: `address:port`, or `unix:/path`; syslog also on `udp:address:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
     /// PEM file with this end's certificate (and chain).
@@ -94,12 +103,21 @@ pub struct SourceConfig {
     /// SHA-256 of the token that senders show, hex; `correlator source token` makes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_sha256: Option<String>,
+    /// The identity that senders prove by a signed token, instead (Google Pub/Sub).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcConfig>,
     /// What to poll.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll: Option<PollConfig>,
     /// The queue that announces objects, and where to find it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<S3Config>,
+    /// The bucket to list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<BucketConfig>,
+    /// The topic to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaConfig>,
     /// Server names under which a self-hosted service is reached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<String>,
@@ -131,18 +149,33 @@ pub enum Delivery {
     Folder(PathBuf),
     /// See [`Via::FileTail`].
     FileTail(PathBuf),
-    /// See [`Via::Http`]: the hash of the token.
-    Http([u8; 32]),
+    /// See [`Via::Http`].
+    Http(Proof),
     /// See [`Via::Syslog`].
     Syslog(SocketAddr, Option<TlsFiles>),
+    /// See [`Via::Syslog`]: datagrams.
+    SyslogUdp(SocketAddr),
     /// See [`Via::Socket`].
     Socket(Endpoint),
     /// See [`Via::Poll`].
     Poll(PollConfig),
     /// See [`Via::S3`].
     S3(S3Config),
+    /// See [`Via::Bucket`].
+    Bucket(BucketConfig),
+    /// See [`Via::Kafka`].
+    Kafka(KafkaConfig),
     /// See [`Via::Stdin`].
     Stdin,
+}
+
+/// How a sender of pushed records proves that it may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// By a token with this SHA-256.
+    Token([u8; 32]),
+    /// By an identity that its provider signs.
+    Oidc(OidcConfig),
 }
 
 /// Files of a TLS server.
@@ -200,8 +233,11 @@ impl SourceConfig {
             tls_key: None,
             tls_client_ca: None,
             token_sha256: None,
+            oidc: None,
             poll: None,
             s3: None,
+            bucket: None,
+            kafka: None,
             endpoints: Vec::new(),
             tenant: None,
             mapping: None,
@@ -298,14 +334,19 @@ impl SourceConfig {
             ("token_sha256", self.token_sha256.is_some()),
             ("poll", self.poll.is_some()),
             ("s3", self.s3.is_some()),
+            ("oidc", self.oidc.is_some()),
+            ("bucket", self.bucket.is_some()),
+            ("kafka", self.kafka.is_some()),
         ];
         let known: &[&str] = match self.via {
             Via::Folder | Via::FileTail => &["path"],
-            Via::Http => &["token_sha256"],
+            Via::Http => &["token_sha256", "oidc"],
             Via::Syslog => &["listen", "tls_cert", "tls_key", "tls_client_ca"],
             Via::Socket => &["listen"],
             Via::Poll => &["poll"],
             Via::S3 => &["s3"],
+            Via::Bucket => &["bucket"],
+            Via::Kafka => &["kafka"],
             Via::Stdin => &[],
         };
         match given.iter().find(|(name, is)| *is && !known.contains(name)) {
@@ -334,26 +375,29 @@ impl SourceConfig {
                 }
             }
             Via::Http => {
-                let token = self.token_sha256.as_deref().ok_or_else(|| {
-                    needs(
-                        "token_sha256",
-                        "`correlator source token` makes a token and its hash",
-                    )
-                })?;
-                let hash = crate::hex::decode_32(token).ok_or(
-                    "`token_sha256` must be 64 hexadecimal digits: the SHA-256 of the token",
-                )?;
-                (Delivery::Http(hash), format!("/v1/push/{}", self.name))
+                let proof = self.proof(needs)?;
+                (Delivery::Http(proof), format!("/v1/push/{}", self.name))
             }
             Via::Syslog => {
                 let listen = self
                     .listen
                     .as_deref()
                     .ok_or_else(|| needs("listen", "`address:port`"))?;
-                let address = listen
+                let (udp, plain) = match listen.strip_prefix("udp:") {
+                    Some(plain) => (true, plain),
+                    None => (false, listen),
+                };
+                let address = plain
                     .parse()
                     .map_err(|e| format!("`listen` {listen:?}: {e}; write `address:port`"))?;
                 let tls = self.tls()?;
+                if udp {
+                    return if tls.is_some() {
+                        Err("TLS goes over TCP: leave `udp:` or the TLS files out".to_owned())
+                    } else {
+                        Ok((Delivery::SyslogUdp(address), listen.to_owned()))
+                    };
+                }
                 let scheme = if tls.is_some() { "tls" } else { "tcp" };
                 (Delivery::Syslog(address, tls), format!("{scheme}:{listen}"))
             }
@@ -388,8 +432,50 @@ impl SourceConfig {
                 let place = s3.queue_url.clone();
                 (Delivery::S3(s3), place)
             }
+            Via::Bucket => {
+                let bucket = self
+                    .bucket
+                    .clone()
+                    .ok_or_else(|| needs("bucket", "a table `[source.bucket]` with `url`"))?;
+                let place = bucket.check()?;
+                (Delivery::Bucket(bucket), place.object(&place.prefix))
+            }
+            Via::Kafka => {
+                let kafka = self.kafka.clone().ok_or_else(|| {
+                    needs(
+                        "kafka",
+                        "a table `[source.kafka]` with `brokers` and `topic`",
+                    )
+                })?;
+                let place = kafka.check()?;
+                (Delivery::Kafka(kafka), place)
+            }
             Via::Stdin => (Delivery::Stdin, "standard input".to_owned()),
         })
+    }
+
+    fn proof(&self, needs: impl Fn(&str, &str) -> String) -> Result<Proof, String> {
+        match (&self.token_sha256, &self.oidc) {
+            (Some(token), None) => {
+                crate::hex::decode_32(token)
+                    .map(Proof::Token)
+                    .ok_or_else(|| {
+                        "`token_sha256` must be 64 hexadecimal digits: the SHA-256 of the token"
+                            .to_owned()
+                    })
+            }
+            (None, Some(oidc)) => {
+                oidc.check()?;
+                Ok(Proof::Oidc(oidc.clone()))
+            }
+            (Some(_), Some(_)) => {
+                Err("give either `token_sha256` or a table `[source.oidc]`".to_owned())
+            }
+            (None, None) => Err(needs(
+                "token_sha256",
+                "`correlator source token` makes a token and its hash",
+            )),
+        }
     }
 
     fn tls(&self) -> Result<Option<TlsFiles>, String> {

@@ -12,6 +12,12 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// What is decompressed at once.
 const CHUNK: usize = 64 << 10;
 
+/// Whether what begins so is compressed.
+#[cfg(feature = "bucket")]
+pub(super) fn is_compressed(start: &[u8]) -> bool {
+    start.starts_with(&GZIP) || start.starts_with(&ZSTD)
+}
+
 /// The plain bytes of `raw`.
 ///
 /// # Errors

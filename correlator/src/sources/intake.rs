@@ -67,6 +67,8 @@ pub struct Progress {
     pub file: Option<FileMark>,
     /// How far their stream is read with them.
     pub cursor: Option<Cursor>,
+    /// Streams of the same source whose positions are not needed any more.
+    pub forgotten: Vec<String>,
 }
 
 impl Progress {
@@ -74,8 +76,8 @@ impl Progress {
     #[must_use]
     pub fn cursor(cursor: Cursor) -> Self {
         Self {
-            file: None,
             cursor: Some(cursor),
+            ..Self::default()
         }
     }
 }
@@ -184,7 +186,9 @@ impl Intake {
     /// Its counts, for the status page.
     #[must_use]
     pub fn counters(&self) -> Vec<CounterView> {
-        self.0.tally.view(&self.0.name, self.0.via == "folder")
+        self.0
+            .tally
+            .view(&self.0.name, matches!(self.0.via, "folder" | "bucket"))
     }
 
     /// Cuts what has no envelope of the delivery's any more.
@@ -380,6 +384,7 @@ fn batches(mut uses: Vec<Consumption>, progress: Progress) -> Vec<UsesBatch> {
             uses,
             file: progress.file,
             cursor: progress.cursor,
+            forgotten: progress.forgotten,
         });
     }
     batches

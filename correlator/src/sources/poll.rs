@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use keytrail_sources::SourceKind;
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "aws")]
 pub(super) use client::authorities;
 #[cfg(feature = "aws")]
 pub(super) use profile::escaped;
@@ -124,7 +123,7 @@ impl PollConfig {
 }
 
 /// TLS, or not over the network.
-fn is_safe(url: &str) -> bool {
+pub(super) fn is_safe(url: &str) -> bool {
     let host = client::origin(url).unwrap_or_default();
     host.starts_with("https://")
         || ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"]

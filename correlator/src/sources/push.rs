@@ -12,14 +12,15 @@
 //! - PU-1: 200 leaves after the uses are durable. A body that cannot be read is answered 400 with
 //!   the reason; single records that are refused are counted and noted, and do not fail the rest,
 //!   since a sender would only send the same again.
-//! - PU-2: every source has a token of its own; its hash is kept. Without the right token nothing
-//!   is said about which sources there are.
+//! - PU-2: every source has a token of its own, whose hash is kept, or takes only what its sender's
+//!   provider signed ([`OidcConfig`]). Without it nothing is said about which sources there are.
 //! - PU-3: bodies, their decompressed size and the number of requests in progress are bounded.
 
 mod answer;
 mod envelope;
 mod hec;
 mod listener;
+mod oidc;
 mod token;
 
 use std::collections::BTreeMap;
@@ -39,12 +40,15 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::config::Proof;
 use super::input;
 use super::intake::{Intake, Progress, Taken};
 use crate::counters::Counters;
 use crate::runner::RunnerError;
 use answer::Refusal;
 use envelope::{Envelope, Sender};
+pub use oidc::OidcConfig;
+use oidc::{Denial, Verifier};
 
 /// Largest body as sent.
 const MAX_BODY: usize = 16 << 20;
@@ -58,10 +62,27 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// One source that is pushed to.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its way in.
-    pub intake: Intake,
-    /// SHA-256 of its token.
-    pub token: [u8; 32],
+    intake: Intake,
+    gate: Gate,
+}
+
+#[derive(Clone, Debug)]
+enum Gate {
+    /// SHA-256 of the source's token.
+    Token([u8; 32]),
+    Oidc(Verifier),
+}
+
+impl Target {
+    /// A source whose senders prove themselves so.
+    #[must_use]
+    pub fn new(intake: Intake, proof: &Proof) -> Self {
+        let gate = match proof {
+            Proof::Token(hash) => Gate::Token(*hash),
+            Proof::Oidc(config) => Gate::Oidc(Verifier::new(config.clone())),
+        };
+        Self { intake, gate }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -157,21 +178,32 @@ async fn bound(State(push): State<Push>, request: Request, next: Next) -> Respon
 }
 
 impl Push {
-    /// The source of that name, when the request shows its token.
-    fn target(&self, name: &str, headers: &HeaderMap, uri: &Uri) -> Result<&Target, Refusal> {
+    /// The source of that name, when the request proves that it may.
+    async fn target(&self, name: &str, headers: &HeaderMap, uri: &Uri) -> Result<&Target, Refusal> {
         let shown = token::shown(headers, uri);
         let target = self.0.targets.get(name);
-        let right = match (&shown, target) {
-            (Some(shown), Some(target)) => token::matches(shown, &target.token),
-            _ => false,
+        let denied = Refusal::token(shown.is_some());
+        let (Some(target), Some(shown)) = (target, shown) else {
+            self.refused(target);
+            return Err(denied);
         };
-        match target {
-            Some(target) if right => Ok(target),
-            known => {
-                self.refused(known);
-                Err(Refusal::token(shown.is_some()))
+        let refusal = match &target.gate {
+            Gate::Token(hash) if token::matches(&shown, hash) => return Ok(target),
+            Gate::Token(_) => denied,
+            Gate::Oidc(verifier) => {
+                let verifier = verifier.clone();
+                match blocking(move || verifier.check(&shown)).await? {
+                    Ok(()) => return Ok(target),
+                    Err(why @ Denial::NoKeys(_)) => Refusal::busy(&why.to_string()),
+                    Err(why) => {
+                        tracing::debug!(source = name, %why, "a delivery was refused");
+                        denied
+                    }
+                }
             }
-        }
+        };
+        self.refused(Some(target));
+        Err(refusal)
     }
 
     /// The source whose token the request shows.
@@ -180,9 +212,8 @@ impl Push {
         let mut found = None;
         // Every target is compared, so that the time says nothing about which it was.
         for target in self.0.targets.values() {
-            if shown
-                .as_deref()
-                .is_some_and(|shown| token::matches(shown, &target.token))
+            if let (Some(shown), Gate::Token(hash)) = (&shown, &target.gate)
+                && token::matches(shown, hash)
             {
                 found = Some(target);
             }
@@ -211,7 +242,7 @@ async fn take(
 ) -> Response {
     let sender = Sender::of(&headers);
     let taken = async {
-        let target = push.target(&name, &headers, &uri)?;
+        let target = push.target(&name, &headers, &uri).await?;
         target.intake.tally().requests.one();
         let body = read(body, &target.intake).await?;
         let opened = {
@@ -331,7 +362,7 @@ async fn verify(
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    if let Err(refusal) = push.target(&name, &headers, &uri) {
+    if let Err(refusal) = push.target(&name, &headers, &uri).await {
         return refusal.into_response();
     }
     let challenge = headers
@@ -354,7 +385,7 @@ async fn permit(
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    if let Err(refusal) = push.target(&name, &headers, &uri) {
+    if let Err(refusal) = push.target(&name, &headers, &uri).await {
         return refusal.into_response();
     }
     let mut response = StatusCode::OK.into_response();

@@ -4,8 +4,7 @@
 //! the queue delivers it again. What announces an object: S3 event notifications, alone or through
 //! SNS; EventBridge's `Object Created`; CloudTrail's own SNS notifications.
 //!
-//! Keys come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-//! `AWS_SESSION_TOKEN`). Requests are signed by AWS's own `aws-sigv4`.
+//! Keys come from where AWS's own tools look for them (`bucket/open/profile.rs`). Requests are signed by AWS's own `aws-sigv4`.
 
 mod announced;
 mod request;

@@ -12,7 +12,7 @@ use super::config::{Delivery, Source, SourceError, TlsFiles, prepare};
 use super::intake::Intake;
 use super::push::Target;
 use super::tls::TlsError;
-use super::{folder, poll, push, socket, syslog, tail, tls};
+use super::{folder, poll, push, socket, syslog, tail, tls, udp};
 use crate::config::Config;
 use crate::runner::Handle;
 
@@ -80,8 +80,8 @@ pub async fn start(
             &dead_letters,
         );
         started.intakes.push(intake.clone());
-        if let Delivery::Http(token) = source.delivery {
-            targets.push(Target { intake, token });
+        if let Delivery::Http(proof) = source.delivery {
+            targets.push(Target::new(intake, &proof));
         } else {
             started
                 .tasks
@@ -128,13 +128,24 @@ async fn start_one(
                 .await
                 .map_err(listening)?
         }
+        Delivery::SyslogUdp(address) => udp::listen(address, intake, stop)
+            .await
+            .map_err(listening)?,
         Delivery::Stdin => tokio::spawn(socket::read_stdin(intake, stop)),
         Delivery::Poll(poll) => tokio::spawn(poll::run(poll, intake, stop)),
         #[cfg(feature = "aws")]
         Delivery::S3(queue) => tokio::spawn(super::s3::run(queue, intake, stop)),
-        // `prepare` refuses S3 in a build without it.
+        // `prepare` refuses what a build is without.
         #[cfg(not(feature = "aws"))]
         Delivery::S3(_) => tokio::spawn(async {}),
+        #[cfg(feature = "bucket")]
+        Delivery::Bucket(bucket) => tokio::spawn(super::bucket::run(bucket, intake, stop)),
+        #[cfg(not(feature = "bucket"))]
+        Delivery::Bucket(_) => tokio::spawn(async {}),
+        #[cfg(feature = "kafka")]
+        Delivery::Kafka(kafka) => tokio::spawn(super::kafka::run(kafka, intake, stop)),
+        #[cfg(not(feature = "kafka"))]
+        Delivery::Kafka(_) => tokio::spawn(async {}),
         // Pushes are started together.
         Delivery::Http(_) => tokio::spawn(async {}),
     })

@@ -76,7 +76,7 @@ pub(super) async fn pump(
 }
 
 /// The record in a message.
-fn body<'a>(intake: &Intake, framing: Framing, message: &'a [u8]) -> &'a [u8] {
+pub(super) fn body<'a>(intake: &Intake, framing: Framing, message: &'a [u8]) -> &'a [u8] {
     match framing {
         // CyberArk's records have no other time than their header's.
         Framing::Syslog if intake.kind() != SourceKind::CyberArk => syslog::body(message),
@@ -85,7 +85,7 @@ fn body<'a>(intake: &Intake, framing: Framing, message: &'a [u8]) -> &'a [u8] {
 }
 
 /// Commits, as often as it takes; false when the correlator stops before it succeeds.
-async fn commit(
+pub(super) async fn commit(
     intake: &Intake,
     uses: Vec<keytrail_model::consumption::Consumption>,
     stop: &CancellationToken,

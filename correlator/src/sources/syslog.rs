@@ -1,4 +1,4 @@
-//! Syslog over TCP (RFC 6587) and TLS (RFC 5425): the record is what is left of a message without
+//! Syslog over TCP (RFC 6587) and TLS (RFC 5425), with the headers of UDP's messages, too: the record is what is left of a message without
 //! its header.
 //!
 //! Headers: RFC 5424; RFC 3164 as daemons write it; and what devices send that keep to neither

@@ -35,7 +35,7 @@ macro_rules! tally {
 enum Shown {
     /// Always.
     Always,
-    /// By sources that read a folder.
+    /// By sources that read the files of a folder or a bucket.
     Folder,
     /// Once it is not zero.
     Used,
@@ -72,6 +72,9 @@ tally! {
     requests_refused Used "Deliveries refused: wrong token, damaged body, too large. The sender was told why.",
     rate_limited Used "Times the provider said to slow down; it was obeyed.",
     cursor_expired Used "Times the provider no longer knew the position; reading went back by the overlap.",
+    offsets_lost Used "Times the broker no longer had the records at the position (its retention passed them); reading went on at the oldest: records may be missing.",
+    offsets_empty Used "Positions in a topic that hold no record (marks of transactions); passed over.",
+    datagrams_lost Used "Datagrams that the kernel dropped before they were taken (too many at once, or damaged): records are missing.",
     connections Used "Connections taken from senders.",
     connections_failed Used "Connections that ended by an error or were one too many.",
     frames_damaged Used "Messages whose framing was damaged; the connection was closed, senders connect again.",

@@ -62,6 +62,43 @@ pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
     Ok(TlsAcceptor::from(Arc::new(server)))
 }
 
+/// Where systems keep the authorities that they trust.
+pub(super) const SYSTEM_CA: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// A client's settings that trust the authorities in `ca_file`, or else the system's.
+///
+/// # Errors
+/// When the file cannot be read or holds no certificate.
+#[cfg(feature = "kafka")]
+pub(super) fn client(ca_file: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+    let found = SYSTEM_CA.iter().map(Path::new).find(|path| path.exists());
+    let path = ca_file.or(found).ok_or_else(|| {
+        TlsError::Config(
+            "no authorities to trust: install ca-certificates, or set `ca_file`".to_owned(),
+        )
+    })?;
+    let mut roots = RootCertStore::empty();
+    // A system's file may hold some that rustls does not take; none at all is an error.
+    let (added, _) = roots.add_parsable_certificates(certificates(path)?);
+    if added == 0 {
+        return Err(TlsError::File {
+            path: path.to_owned(),
+            detail: "holds no certificate of an authority".to_owned(),
+        });
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| TlsError::Config(e.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let file = |detail: String| TlsError::File {
         path: path.to_owned(),

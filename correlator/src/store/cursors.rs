@@ -37,7 +37,38 @@ impl Batch<'_> {
     }
 }
 
+impl Batch<'_> {
+    /// Forgets the positions of streams that are not read any more.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn forget_cursors(&self, source: &str, streams: &[String]) -> Result<(), StoreError> {
+        let mut forget = self
+            .tx
+            .prepare_cached("DELETE FROM cursors WHERE source = ?1 AND stream = ?2")?;
+        for stream in streams {
+            forget.execute([source, stream.as_str()])?;
+        }
+        Ok(())
+    }
+}
+
 impl Reader {
+    /// Every stream of a source with its position, in the streams' order.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn cursors(&self, source: &str) -> Result<Vec<(String, String)>, StoreError> {
+        self.with(|conn| {
+            Ok(conn
+                .prepare_cached(
+                    "SELECT stream, position FROM cursors WHERE source = ?1 ORDER BY stream",
+                )?
+                .query_map([source], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_, _>>()?)
+        })
+    }
+
     /// The position of a stream, when it has one.
     ///
     /// # Errors

@@ -30,6 +30,11 @@ impl Drop for Program {
 
 impl Program {
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(dir: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_correlator"))
             .arg("serve")
             .args([
@@ -43,8 +48,7 @@ impl Program {
             .arg("--config")
             .arg(dir.join("keytrail.toml"))
             .env("KEYTRAIL_LOG", "error")
-            .env("AWS_ACCESS_KEY_ID", "made-up")
-            .env("AWS_SECRET_ACCESS_KEY", "made-up")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -13,16 +13,24 @@
     reason = "test code: it fails by panicking and has no public interface"
 )]
 
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcs"))]
+mod bucket;
 #[path = "../common/mod.rs"]
 mod common;
 mod import;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kill;
+mod oidc;
+mod openbao;
+mod parts;
 mod poll;
 mod push;
 #[cfg(feature = "aws")]
 mod s3;
 mod streams;
 mod tail;
+mod vendors;
 
 use common::{minutes_ago, record};
 use correlator::sources::config::{SourceConfig, Via};

@@ -1,12 +1,11 @@
 //! S3 objects announced by SQS, with moto in AWS's place: its buckets, queues and notifications,
-//! filled by AWS's own client.
+//! filled by AWS's own client; the keys come from a profile, as AWS's own tools take them.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{file, gzip, minutes_ago, record};
 use crate::kill::{Program, taken};
+use crate::parts::{self, Part};
 
 const FILL: &str = r#"
 import boto3, json, sys
@@ -35,68 +34,21 @@ got = sqs.get_queue_attributes(QueueUrl=sys.argv[2], AttributeNames=names)["Attr
 print(sum(int(got[name]) for name in names))
 "#;
 
-struct Moto(Child);
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-fn python(script: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new("python3")
-        .arg("-c")
-        .arg(script)
-        .args(arguments)
-        .env("AWS_ACCESS_KEY_ID", "made-up")
-        .env("AWS_SECRET_ACCESS_KEY", "made-up")
-        .output()
-        .ok()?;
-    if !output.status.success() {
-        println!("{}", String::from_utf8_lossy(&output.stderr));
-        return None;
-    }
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
 #[test]
 fn objects_announced_by_a_queue_are_taken_and_their_messages_deleted() {
     let name = "objects_announced_by_a_queue_are_taken_and_their_messages_deleted";
-    if python("import boto3, moto.server", &[]).is_none() {
-        println!(
-            "SKIPPED {name}: no moto and boto3 for python3 (pip install 'moto[server]' boto3)"
-        );
+    let Some(python) = parts::python(name) else {
         return;
-    }
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    };
+    let port = parts::port();
     let endpoint = format!("http://127.0.0.1:{port}");
-    let moto = Command::new("python3")
-        .args([
-            "-m",
-            "moto.server",
-            "-H",
-            "127.0.0.1",
-            "-p",
-            &port.to_string(),
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _moto = Moto(moto);
-    let start = Instant::now();
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(
-            start.elapsed() < Duration::from_secs(40),
-            "moto does not start"
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let _moto = Part::start(
+        python
+            .command()
+            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p"])
+            .arg(port.to_string()),
+        port,
+    );
     let dir = tempfile::tempdir().unwrap();
     let good = |id: &str| record(id, minutes_ago(10));
     let whole = file(&[good("s1"), good("s2")]);
@@ -110,16 +62,26 @@ fn objects_announced_by_a_queue_are_taken_and_their_messages_deleted() {
     ] {
         std::fs::write(dir.path().join(name), bytes).unwrap();
     }
-    let url = python(FILL, &[dir.path().to_str().unwrap(), &endpoint]).unwrap();
+    let url = python.run(FILL, &[dir.path().to_str().unwrap(), &endpoint]);
     let config = format!(
         "listen_push = \"127.0.0.1:0\"\n\
          [[source]]\nname = \"trail\"\nkind = \"aws.cloudtrail\"\nvia = \"s3\"\n\
          [source.s3]\nqueue_url = \"{url}\"\nregion = \"us-east-1\"\nendpoint = \"{endpoint}\"\n"
     );
     std::fs::write(dir.path().join("keytrail.toml"), config).unwrap();
-    let _program = Program::start(dir.path());
+    // No keys in the environment: the profile's.
+    let aws = dir.path().join("credentials");
+    let keys = "[audit]\naws_access_key_id = made-up\naws_secret_access_key = made-up\n";
+    std::fs::write(&aws, keys).unwrap();
+    let _program = Program::start_with(
+        dir.path(),
+        &[
+            ("AWS_PROFILE", "audit"),
+            ("AWS_SHARED_CREDENTIALS_FILE", aws.to_str().unwrap()),
+        ],
+    );
     let start = Instant::now();
-    let left = || python(LEFT, &[&endpoint, &url]).unwrap();
+    let left = || python.run(LEFT, &[&endpoint, &url]);
     while left() != "0" {
         assert!(
             start.elapsed() < Duration::from_secs(60),

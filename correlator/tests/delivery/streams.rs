@@ -182,3 +182,102 @@ async fn syslog_over_tls_with_a_client_certificate() {
     }
     rig.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn syslog_over_udp_from_util_linux_logger() {
+    if Command::new("logger").arg("--version").output().is_err() {
+        println!(
+            "SKIPPED syslog_over_udp_from_util_linux_logger: no `logger` (package util-linux, \
+             bsdutils)"
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start_with(dir.path(), |config| {
+        let mut syslog = source("syslog", Via::Syslog);
+        syslog.listen = Some("udp:127.0.0.1:0".to_owned());
+        config.source.push(syslog);
+    })
+    .await;
+    let place = rig.source("syslog").await["folder"].clone();
+    let place = place.as_str().unwrap().strip_prefix("udp:").unwrap();
+    let address: SocketAddr = place.parse().unwrap();
+    for (nth, options) in [vec!["--rfc5424"], vec!["--rfc3164"]]
+        .into_iter()
+        .enumerate()
+    {
+        let record = line(&format!("u-{nth}"));
+        let sent = Command::new("logger")
+            .args([
+                "--udp",
+                "--server",
+                "127.0.0.1",
+                "--size",
+                "64KiB",
+                "--port",
+            ])
+            .arg(address.port().to_string())
+            .args(&options)
+            .arg(record.trim_end())
+            .status()
+            .unwrap();
+        assert!(sent.success(), "{options:?}");
+        rig.reaches("uses_new", nth as u64 + 1).await;
+    }
+    // Datagrams at once, the largest among them, one empty, one that is no record.
+    let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let padded = line("u-large").replacen("made-up", &"x".repeat(60_000), 1);
+    for datagram in ["", "<13>1 - - - - - - nothing", &format!("<13>{padded}")] {
+        sender.send_to(datagram.as_bytes(), address).unwrap();
+    }
+    for n in 0..200 {
+        let datagram = format!("<13>1 - - - - - - {}", line(&format!("f-{n}")));
+        sender.send_to(datagram.as_bytes(), address).unwrap();
+    }
+    rig.reaches("uses_new", 203).await;
+    rig.reaches("syslog_rejected_bad_json", 1).await;
+    assert_eq!(rig.counter("syslog_datagrams_lost").await, 0);
+    rig.server.stop().await;
+}
+
+/// More than the socket holds, while nobody takes them: what the kernel dropped is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn datagrams_that_the_kernel_drops_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start_with(dir.path(), |config| {
+        let mut syslog = source("syslog", Via::Syslog);
+        syslog.listen = Some("udp:127.0.0.1:0".to_owned());
+        config.source.push(syslog);
+    })
+    .await;
+    let place = rig.source("syslog").await["folder"].clone();
+    let address: SocketAddr = place.as_str().unwrap()[4..].parse().unwrap();
+    let sent = tokio::task::spawn_blocking(move || {
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let record = line("same").replacen("made-up", &"x".repeat(40_000), 1);
+        let datagram = format!("<13>1 - - - - - - {record}");
+        let sent = 3000;
+        for _ in 0..sent {
+            sender.send_to(datagram.as_bytes(), address).unwrap();
+        }
+        sent
+    })
+    .await
+    .unwrap();
+    let start = std::time::Instant::now();
+    loop {
+        let taken = rig.counter("syslog_records").await;
+        let lost = rig.counter("syslog_datagrams_lost").await;
+        assert!(taken + lost <= sent, "{taken} taken, {lost} lost of {sent}");
+        if taken + lost == sent {
+            println!("{lost} of {sent} lost");
+            break;
+        }
+        assert!(
+            start.elapsed() < std::time::Duration::from_secs(20),
+            "{taken} taken, {lost} lost of {sent}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    rig.server.stop().await;
+}

@@ -115,7 +115,10 @@ fn take(intake: &Intake, file: File, path: &Path, mark: FileMark) -> Result<Take
 }
 
 fn file_done(file: Option<FileMark>) -> Progress {
-    Progress { file, cursor: None }
+    Progress {
+        file,
+        ..Progress::default()
+    }
 }
 
 fn changed() -> FileError {

@@ -14,13 +14,8 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use super::profile::{Auth, Profile};
 use super::{OauthConfig, PollConfig};
 use crate::clock;
+use crate::sources::tls::SYSTEM_CA;
 
-/// Where systems keep the authorities that they trust.
-const SYSTEM_CA: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
 /// Largest page or file read.
 const MAX_BODY: u64 = 256 << 20;
 /// Largest file with a token or authorities.

@@ -84,7 +84,8 @@ const PROFILES: [Profile; 7] = [
         ],
         narrow: None,
         headers: &[
-            ("accept", "application/vnd.github+json"),
+            // The second is what GitHub's own description calls the first.
+            ("accept", "application/vnd.github+json, application/json"),
             ("x-github-api-version", "2022-11-28"),
         ],
         auth: Auth::Scheme("Bearer"),

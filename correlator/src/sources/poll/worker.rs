@@ -14,7 +14,6 @@ use keytrail_sources::framing::Cut;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::PollConfig;
 use super::client::{Answer, Client, RequestError};
@@ -23,12 +22,9 @@ use crate::clock;
 use crate::runner::RunnerError;
 use crate::sources::config::seconds;
 use crate::sources::intake::{Intake, Origin, Progress, Taken};
+use crate::sources::pause;
 use crate::store::{Cursor, StoreError};
 
-/// The first pause after a failure; it doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest.
-const LAST_PAUSE: Duration = Duration::from_secs(300);
 /// Records of one page at most.
 const MAX_ITEMS: usize = 100_000;
 
@@ -164,22 +160,12 @@ fn tell(intake: &Intake, error: &StepError) {
     }
 }
 
-/// How long to wait: as the provider says, or doubling, with jitter so that many sources of one
-/// provider do not ask in step.
+/// How long to wait: as the provider says, or doubling.
 fn pause_after(error: &StepError, failures: u32) -> Duration {
     if let StepError::Request(RequestError::Limited(wait)) = error {
-        return *wait + jitter(Duration::from_secs(1));
+        return *wait + pause::jitter(Duration::from_secs(1));
     }
-    let doubled = FIRST_PAUSE
-        .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)))
-        .min(LAST_PAUSE);
-    doubled / 2 + jitter(doubled / 2)
-}
-
-/// Any time up to `most`.
-fn jitter(most: Duration) -> Duration {
-    let share = u32::try_from(Uuid::new_v4().as_u128() % 1000).unwrap_or(0);
-    most.saturating_mul(share) / 1000
+    pause::after(failures)
 }
 
 impl Worker {
@@ -445,20 +431,6 @@ mod tests {
             let item: &RawValue = serde_json::from_str(record).unwrap();
             let time = event_time(item, member).map(|t| t.as_millisecond());
             assert_eq!(time, expected, "{record}");
-        }
-    }
-
-    #[test]
-    fn pauses_double_up_to_a_limit() {
-        let error = StepError::Page(String::new());
-        for (failures, least, most) in [
-            (1, 0.5, 1.0),
-            (2, 1.0, 2.0),
-            (5, 8.0, 16.0),
-            (99, 150.0, 300.0),
-        ] {
-            let pause = pause_after(&error, failures).as_secs_f64();
-            assert!((least..=most).contains(&pause), "{failures}: {pause}");
         }
     }
 }

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::announced::Object;
 use crate::clock;
+use crate::sources::bucket::{AwsKeys, KeysError};
 use crate::sources::config::S3Config;
 use crate::sources::poll::authorities;
 
@@ -27,8 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, Error)]
 pub(super) enum AwsError {
     /// No keys.
-    #[error("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the correlator's environment")]
-    NoKeys,
+    #[error(transparent)]
+    NoKeys(#[from] KeysError),
     /// It could not be signed.
     #[error("a request to {0} cannot be signed: {1}")]
     Signing(&'static str, String),
@@ -52,14 +53,7 @@ impl fmt::Debug for Aws<'_> {
 
 impl<'a> Aws<'a> {
     pub(super) fn new(config: &'a S3Config) -> Result<Self, AwsError> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let (Some(id), Some(secret)) = (
-            variable("AWS_ACCESS_KEY_ID"),
-            variable("AWS_SECRET_ACCESS_KEY"),
-        ) else {
-            return Err(AwsError::NoKeys);
-        };
-        let token = variable("AWS_SESSION_TOKEN");
+        let keys = AwsKeys::find(&config.region)?;
         let roots = authorities(None, &config.queue_url)
             .map_err(|e| AwsError::Failed("TLS", e.to_string()))?;
         let tls = ureq::tls::TlsConfig::builder()
@@ -68,7 +62,7 @@ impl<'a> Aws<'a> {
             .build();
         Ok(Self {
             config,
-            credentials: Credentials::new(id, secret, token, None, "environment"),
+            credentials: Credentials::new(keys.id, keys.secret, keys.token, None, "keytrail"),
             agent: ureq::Agent::config_builder()
                 .tls_config(tls)
                 .http_status_as_error(false)
