@@ -121,6 +121,13 @@ impl Networks {
         let every = Duration::from_secs(config.refresh_seconds.max(1));
         let mut loader = Some(Loader::new(config, data_dir));
         networks.turn(&mut loader).await;
+        for file in networks.view().files.iter().filter(|file| file.old) {
+            tracing::warn!(
+                path = %file.path,
+                days = file.age_days,
+                "the data of a file of networks is old; get a newer one (docs/networks.md)"
+            );
+        }
         let again = networks.clone();
         let task = tokio::spawn(async move {
             loop {

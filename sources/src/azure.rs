@@ -140,9 +140,8 @@ impl<'r> Claims<'r> {
         ];
         match self {
             Self::Members(claims) => {
-                let long = |schema| claims.get(&format!("{schema}{name}")).text();
                 let short = claims.get(name).text();
-                short.or_else(|| SCHEMAS.into_iter().find_map(long))
+                short.or_else(|| claims.behind(&SCHEMAS, name).text())
             }
             Self::Columns(doc) => {
                 let one = |front| column(doc, &format!("{front}{name}")).text();

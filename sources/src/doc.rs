@@ -45,14 +45,37 @@ impl<'a> Doc<'a> {
         let Doc::Object(members) = self else {
             return None;
         };
-        let exact = members.iter().find(|(key, _)| key == name);
-        exact
-            .or_else(|| {
-                members
-                    .iter()
-                    .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        // One pass, and most names differ in length already: most look-ups find nothing.
+        let mut other_case = None;
+        for (key, value) in members {
+            if key.len() != name.len() {
+                continue;
+            }
+            if key == name {
+                return Some(value);
+            }
+            if other_case.is_none() && key.eq_ignore_ascii_case(name) {
+                other_case = Some(value);
+            }
+        }
+        other_case
+    }
+
+    /// The member called `name` behind any of these prefixes, in any case.
+    pub(crate) fn behind(&self, prefixes: &[&str], name: &str) -> &Doc<'a> {
+        let Doc::Object(members) = self else {
+            return &NULL;
+        };
+        let fits = |key: &str| {
+            let front = key.len().checked_sub(name.len());
+            let parts = front.and_then(|front| key.split_at_checked(front));
+            parts.is_some_and(|(front, back)| {
+                back.eq_ignore_ascii_case(name)
+                    && prefixes.iter().any(|p| p.eq_ignore_ascii_case(front))
             })
-            .map(|(_, value)| value)
+        };
+        let found = members.iter().find(|(key, _)| fits(key));
+        found.map_or(&NULL, |(_, value)| value)
     }
 
     /// A member's member, and so on.
@@ -209,7 +232,7 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Doc<'de>, A::Error> {
-        let mut members = Vec::new();
+        let mut members = Vec::with_capacity(8);
         while let Some(key) = map.next_key::<Key<'de>>()? {
             members.push((key.0, map.next_value()?));
         }
