@@ -3,7 +3,8 @@
 //! Architecture invariants:
 //! - AP-5: `/scim/v2` has a token of its own: a directory can write people and read no alert.
 //! - AP-1: the API reads; it writes only imports of permissions and people, which replace what was
-//!   imported before and judge nothing, and records (`POST /v1/records`), as a source does.
+//!   imported before and judge nothing, records (`POST /v1/records`), as a source does, and the policy
+//!   of the baselines, which is recorded as an input.
 //! - AP-2: everything under `/v1` needs the bearer token; `/healthz` and `/openapi.json` say
 //!   nothing about the installation.
 //! - AP-3: requests with a foreign Host header are refused: a web page cannot reach the API by
@@ -11,6 +12,7 @@
 //! - AP-4: bounded everywhere: requests in progress, time per request, page sizes, streams.
 
 mod alerts;
+mod baseline;
 mod credentials;
 mod graph;
 mod guard;
@@ -149,6 +151,7 @@ impl ApiState {
     tags(
         (name = "alerts", description = "Findings with their whole evidence"),
         (name = "credentials", description = "Credential -> holders -> uses"),
+        (name = "baseline", description = "What is usual for agents, and what people allow them beside"),
         (name = "graph", description = "What a credential reaches, who depends on it, how it got there"),
         (name = "owners", description = "Who answers for an endpoint and for a credential"),
         (name = "networks", description = "Whose network an address belongs to"),
@@ -193,6 +196,7 @@ fn open_router() -> OpenApiRouter<ApiState> {
         .routes(routes!(sensors::list_sensors))
         .routes(routes!(status::get_status))
         .routes(routes!(records::post_records))
+        .routes(routes!(baseline::get_baseline, baseline::put_baseline))
 }
 
 /// The OpenAPI document, as committed in `docs/openapi.json`.

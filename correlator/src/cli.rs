@@ -3,6 +3,7 @@
 //! `serve` runs the correlator; the other commands ask a running one through its API, except
 //! `replay` and `export`, which work on recorded inputs.
 
+mod baseline;
 mod bench;
 mod client;
 mod commands;
@@ -50,6 +51,9 @@ enum Command {
     /// Owners: import people and devices, ask who answers for a node
     #[command(subcommand)]
     Owners(owners::OwnersCommand),
+    /// Baselines: what is usual for agents, as a policy to be edited
+    #[command(subcommand)]
+    Baseline(baseline::BaselineCommand),
     /// Sensors: what each sees, how far behind it is
     #[command(subcommand)]
     Sensor(SensorCommand),

@@ -134,7 +134,7 @@ fn stage_input(graph: &Graph, staged: &mut Staged, input: &Input) {
     let observations = match input {
         Input::Host(event) => observe::fact(event),
         Input::Use(usage) => observe::usage(usage),
-        Input::Watermark(_) | Input::Tick { .. } => return,
+        Input::Watermark(_) | Input::Tick { .. } | Input::Policy { .. } => return,
     };
     for one in &observations {
         graph.stage(staged, one);

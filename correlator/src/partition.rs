@@ -6,8 +6,11 @@
 //! The embedded runner drives all partitions with one operator: [`Engine`] is the seam.
 
 use jiff::Timestamp;
+use keytrail_join::baseline::BaselineView;
+use keytrail_join::baseline::policy::Policy;
 use keytrail_join::{Effect, Input, Join, Lineage, Settings};
 use keytrail_model::credential::CredentialId;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// Number of logical partitions; part of the stored format, never to be changed in place.
@@ -70,6 +73,34 @@ impl Engine {
         self.join.apply(input, effects);
     }
 
+    /// What is usual, and what is allowed beside; `only` limits it to one credential.
+    #[must_use]
+    pub fn baselines(&self, only: Option<&CredentialId>) -> Baselines {
+        let baselines = self.join.baselines(only);
+        Baselines {
+            policy: self.join.policy().clone(),
+            configured: self.settings.policy.clone(),
+            learned: self.join.learned_policy(only),
+            credentials: baselines
+                .map(|(credential, agents)| CredentialBaseline {
+                    credential: credential.clone(),
+                    agents,
+                })
+                .collect(),
+        }
+    }
+
+    /// The policy in a snapshot's bytes, of this version or another that has one.
+    #[must_use]
+    pub fn policy_in(state: &[u8]) -> Option<Policy> {
+        #[derive(serde::Deserialize)]
+        struct Part {
+            policy: Policy,
+        }
+        let part: Part = serde_json::from_slice(state).ok()?;
+        Some(part.policy)
+    }
+
     /// Takes the time in.
     pub fn tick(&mut self, time: Timestamp, effects: &mut Vec<Effect>) {
         self.join.apply(&Input::Tick { time }, effects);
@@ -86,6 +117,28 @@ impl Engine {
     pub fn lineage(&self, credential: &CredentialId) -> Option<Lineage> {
         self.join.lineage(credential)
     }
+}
+
+/// What is usual for agents, and what people allow them beside.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Baselines {
+    /// What was allowed by `PUT /v1/baseline`.
+    pub policy: Policy,
+    /// What the settings allow.
+    pub configured: Policy,
+    /// What warm baselines have learned, as entries to be edited.
+    pub learned: Policy,
+    /// Every baseline, warm or not.
+    pub credentials: Vec<CredentialBaseline>,
+}
+
+/// What is usual with one credential and its descendants.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CredentialBaseline {
+    /// Which.
+    pub credential: CredentialId,
+    /// For each agent that uses it.
+    pub agents: Vec<BaselineView>,
 }
 
 #[cfg(test)]

@@ -103,3 +103,44 @@ async fn facts_of_an_earlier_boot_do_not_hide_those_of_the_next() {
     assert_eq!(sensors["sensors"][0]["can_judge"], true);
     rig.server.stop().await;
 }
+
+/// What people allow is an input: it outlives a kill and a stop, and a replay sees it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_recorded_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path()).await;
+    for (body, complaint) in [
+        (r#"{"pins":[{"user":"ana"}]}"#, "allow everything"),
+        (r#"{"pins":[{"agnet":"codex-cli"}]}"#, "unknown field"),
+        ("[[pins]]\nprogram = 7\n", "TOML"),
+    ] {
+        let (status, answer) = rig.send("PUT", "/v1/baseline", body.as_bytes()).await;
+        assert_eq!(status, 400, "{answer}");
+        assert!(answer.contains(complaint), "{complaint}: {answer}");
+    }
+    let toml = "[[pins]]\nprogram = \"terraform\"\nactions = [\"Get*\"]\ncomment = \"plan\"\n";
+    let (status, answer) = rig.send("PUT", "/v1/baseline", toml.as_bytes()).await;
+    assert_eq!(status, 200, "{answer}");
+    rig.server.crash().await;
+
+    let rig = Rig::start(dir.path()).await;
+    let pins = rig.get("/v1/baseline").await["policy"]["pins"].clone();
+    assert_eq!(pins[0]["program"], "terraform", "from the log: {pins}");
+    assert_eq!(pins[0]["actions"][0], "Get*");
+    let mut recorded = Vec::new();
+    replay::export(&rig.data, Settings::default(), &mut recorded).unwrap();
+    let recorded = String::from_utf8(recorded).unwrap();
+    assert_eq!(recorded.matches(r#""input":"policy""#).count(), 1);
+    replay::replay(recorded.as_bytes(), Vec::new()).unwrap();
+    rig.server.stop().await;
+
+    // Other settings: the log is replayed under them, the policy stays.
+    let rig = Rig::start_with(dir.path(), |config| config.join.posture_alerts = true).await;
+    let kept = rig.get("/v1/baseline").await["policy"]["pins"].clone();
+    assert_eq!(kept, pins);
+    let (status, _) = rig.send("PUT", "/v1/baseline", b"pins = []").await;
+    assert_eq!(status, 200);
+    let none = rig.get("/v1/baseline").await["policy"]["pins"].clone();
+    assert_eq!(none.as_array().map(Vec::len), Some(0));
+    rig.server.stop().await;
+}

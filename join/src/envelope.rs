@@ -386,6 +386,21 @@ impl Join {
 }
 
 impl Envelopes {
+    /// Forgets principals that were not used since `horizon`.
+    pub(crate) fn forget_before(&mut self, horizon: Timestamp) {
+        while let Some((last, principal)) = self.by_last.first() {
+            if *last >= horizon {
+                break;
+            }
+            let envelope = self.principals.get(principal);
+            let used = envelope.and_then(|envelope| envelope.kept.keys().next_back());
+            if used.is_none_or(|(last, _)| *last < horizon) {
+                self.principals.remove(principal);
+            }
+            self.by_last.pop_first();
+        }
+    }
+
     fn entry(&mut self, principal: &str, time: Timestamp) -> &mut Envelope {
         let last = self
             .principals

@@ -8,6 +8,8 @@ use keytrail_model::fact::{HostEvent, Watermark};
 use keytrail_model::ids::{EventRef, RecordId};
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::policy::Policy;
+
 /// The closed set of inputs, as they are recorded and replayed (one JSON object a line).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "input", rename_all = "kebab-case")]
@@ -26,6 +28,14 @@ pub enum Input {
     Tick {
         /// Now.
         time: Timestamp,
+    },
+    /// What people allow agents beside what is learned, from now on; in place of what was given by
+    /// this way before, and beside [`crate::Settings::policy`].
+    Policy {
+        /// When it was given.
+        time: Timestamp,
+        /// The pinned entries.
+        policy: Policy,
     },
 }
 

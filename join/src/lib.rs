@@ -48,6 +48,7 @@ use keytrail_model::credential::CredentialId;
 use keytrail_model::ids::{HostId, RecordId};
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::policy::Policy;
 use crate::credential::Credential;
 use crate::envelope::Envelopes;
 use crate::host::Host;
@@ -74,6 +75,9 @@ pub struct Join {
     timers: Timers,
     /// The latest tick.
     now: Option<Timestamp>,
+    /// What people allow beside the settings.
+    #[serde(default)]
+    policy: Policy,
 }
 
 impl Join {
@@ -99,6 +103,7 @@ impl Join {
             Input::Use(usage) => self.usage(usage, effects),
             Input::Watermark(watermark) => self.watermark(watermark, effects),
             Input::Tick { time } => self.tick(*time, effects),
+            Input::Policy { time, policy } => self.put_policy(*time, policy, effects),
         }
     }
 

@@ -103,7 +103,7 @@ const MAX_ACTORS: usize = 16;
 /// Most deviations shown.
 const MAX_DEVIATIONS: usize = 64;
 
-fn baseline(settings: &Settings, state: &Credential) -> Vec<BaselineView> {
+pub(crate) fn baseline(settings: &Settings, state: &Credential) -> Vec<BaselineView> {
     let names = |list: &List| list.names().take(MAX_SHOWN).cloned().collect();
     let drift = SignedDuration::from_hours(24 * i64::from(settings.baseline.drift_days));
     let view = |(who, b): (&AgentKey, &Behaviour)| {

@@ -150,7 +150,7 @@ impl Join {
     }
 
     /// Has the baseline learn from a use, if it is explained, or forget it.
-    fn learn(&mut self, id: &CredentialId, key: &UseKey) {
+    pub(crate) fn learn(&mut self, id: &CredentialId, key: &UseKey) {
         let Some(state) = self.credentials.get(id) else {
             return;
         };
@@ -194,7 +194,9 @@ impl Join {
         let who = unit
             .and_then(Unit::agent_key)
             .unwrap_or_else(|| AgentKey::program(by));
-        let allowed = self.settings.policy.allows(&who, &u.usage);
+        let allowed = [&self.settings.policy, &self.policy]
+            .iter()
+            .any(|policy| policy.allows(&who, &u.usage, owner));
         let mut seen = Observation::new(&u.usage, who);
         seen.allowed = allowed;
         if let Some(unit) = unit {

@@ -54,6 +54,7 @@ impl Join {
         self.now = Some(time);
         let kept = self.retention();
         let horizon = time.checked_sub(kept).unwrap_or(Timestamp::MIN);
+        self.envelopes.forget_before(horizon);
         let mut pending = Pending::default();
         let mut again = Vec::new();
         while let Some(due) = self.timers.take(time) {

@@ -9,8 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Command, ExportArgs, ServeArgs, bench, commands, graph, import, networks, owners, scenario,
-    simulate, style,
+    Command, ExportArgs, ServeArgs, baseline, bench, commands, graph, import, networks, owners,
+    scenario, simulate, style,
 };
 use crate::config::{Config, Flags};
 use crate::serve::Server;
@@ -22,6 +22,7 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Alert(command) => commands::alert(command),
         Command::Credential(command) => commands::credential(command),
         Command::Graph(command) => graph::run(command),
+        Command::Baseline(command) => baseline::baseline(command),
         Command::Owners(command) => owners::run(command),
         Command::Sensor(command) => commands::sensor(&command),
         Command::Source(command) => commands::source(&command),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use keytrail_join::baseline::policy::Policy;
 use keytrail_join::{Effect, Input};
 use keytrail_model::alert::Alert;
 use keytrail_model::fact::{Fact, Watermark};
@@ -18,8 +19,17 @@ use crate::store::{Batch, Document, StoreError};
 
 /// Answers that wait for the commit.
 enum Waiting {
+    /// Nothing but the commit is waited for.
     Ingest(Reply<()>),
     Uses(Reply<UsesReply>, UsesReply),
+}
+
+/// What one group brings.
+#[derive(Default)]
+struct Batches {
+    ingest: Vec<IngestBatch>,
+    uses: Vec<UsesBatch>,
+    policies: Vec<Policy>,
 }
 
 /// What one group adds up to while its transaction is open.
@@ -40,19 +50,23 @@ impl Runner {
         let mut next = Next::Go;
         let mut ingest = Vec::new();
         let mut uses = Vec::new();
+        let mut policies = Vec::new();
         let mut later: Vec<Work> = Vec::new();
         for work in group {
             match work {
                 Work::Ingest(batch, reply) => ingest.push((*batch, reply)),
                 Work::Uses(batch, reply) => uses.push((batch, reply)),
+                Work::Policy(policy, reply) => policies.push((policy, reply)),
                 Work::Pulse => {}
                 Work::Abandon => return Next::Abandon,
-                Work::Credentials(_) | Work::Lineage(..) | Work::Document(..) | Work::Stop(_) => {
-                    later.push(work);
-                }
+                Work::Credentials(_)
+                | Work::Lineage(..)
+                | Work::Baselines(..)
+                | Work::Document(..)
+                | Work::Stop(_) => later.push(work),
             }
         }
-        self.take_data(now, ingest, uses);
+        self.take_data(now, ingest, uses, policies);
         for work in later {
             if self.answer(now, work) == Next::Stop {
                 next = Next::Stop;
@@ -74,6 +88,11 @@ impl Runner {
                 let lineage = self.engine.as_ref().and_then(|e| e.lineage(&id));
                 drop(reply.send(lineage));
             }
+            Work::Baselines(only, reply) => {
+                let engine = self.engine.as_ref();
+                let all = engine.map(|e| e.baselines(only.as_ref()));
+                drop(reply.send(all.unwrap_or_default()));
+            }
             Work::Document(document, reply) => {
                 let stored = self.put_document(now, &document);
                 if let Err(error) = &stored {
@@ -87,7 +106,7 @@ impl Runner {
                 }
                 return Next::Stop;
             }
-            Work::Ingest(..) | Work::Uses(..) | Work::Pulse | Work::Abandon => {}
+            Work::Ingest(..) | Work::Uses(..) | Work::Policy(..) | Work::Pulse | Work::Abandon => {}
         }
         Next::Go
     }
@@ -105,26 +124,31 @@ impl Runner {
         now: Timestamp,
         ingest: Vec<(IngestBatch, Reply<()>)>,
         uses: Vec<(UsesBatch, Reply<UsesReply>)>,
+        policies: Vec<(Policy, Reply<()>)>,
     ) {
         let tick = self.tick_due(now);
-        if ingest.is_empty() && uses.is_empty() && !tick {
+        if ingest.is_empty() && uses.is_empty() && policies.is_empty() && !tick {
             return;
         }
         let mut waiting = Vec::with_capacity(ingest.len() + uses.len());
-        let mut batches = (Vec::new(), Vec::new());
+        let mut batches = Batches::default();
         for (batch, reply) in ingest {
-            batches.0.push(batch);
+            batches.ingest.push(batch);
             waiting.push(Waiting::Ingest(reply));
         }
         for (batch, reply) in uses {
-            batches.1.push(batch);
+            batches.uses.push(batch);
             waiting.push(Waiting::Uses(reply, UsesReply::default()));
+        }
+        for (policy, reply) in policies {
+            batches.policies.push(policy);
+            waiting.push(Waiting::Ingest(reply));
         }
         let replies = waiting.iter_mut().filter_map(|waiting| match waiting {
             Waiting::Uses(_, reply) => Some(reply),
             Waiting::Ingest(_) => None,
         });
-        match self.commit(now, tick, &batches.0, &batches.1, replies) {
+        match self.commit(now, tick, &batches, replies) {
             Ok(changes) => {
                 self.announce(changes);
                 for waiting in waiting {
@@ -153,8 +177,7 @@ impl Runner {
         &mut self,
         now: Timestamp,
         tick: bool,
-        ingest: &[IngestBatch],
-        uses: &[UsesBatch],
+        batches: &Batches,
         mut replies: impl Iterator<Item = &'r mut UsesReply>,
     ) -> Result<Vec<AlertChange>, RunnerError> {
         let mut engine = match self.engine.take() {
@@ -163,10 +186,10 @@ impl Runner {
         };
         let mut group = Group::default();
         let mut batch = self.store.begin(now)?;
-        for one in ingest {
+        for one in &batches.ingest {
             group.host(&batch, one)?;
         }
-        for one in uses {
+        for one in &batches.uses {
             let reply = group.uses(&batch, one)?;
             if let Some(slot) = replies.next() {
                 *slot = reply;
@@ -177,6 +200,10 @@ impl Runner {
         group
             .inputs
             .extend(watermarks.into_values().map(Input::Watermark));
+        group.inputs.extend(batches.policies.iter().map(|policy| {
+            let policy = policy.clone();
+            Input::Policy { time: now, policy }
+        }));
         if tick {
             group.inputs.push(Input::Tick { time: now });
         }

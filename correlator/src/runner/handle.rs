@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use keytrail_join::Lineage;
+use keytrail_join::baseline::policy::Policy;
 use keytrail_model::alert::Alert;
 use keytrail_model::credential::CredentialId;
 use keytrail_model::ids::{BootId, HostId};
@@ -14,6 +15,7 @@ use crate::counters::Counters;
 use crate::graph::Index;
 use crate::ingest::sink::{IngestBatch, IngestSink, SinkError};
 use crate::networks::Networks;
+use crate::partition::Baselines;
 use crate::store::{Document, Reader};
 
 /// A changed alert, announced after its commit.
@@ -125,6 +127,25 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.send(Work::Lineage(id, reply)).await?;
         answer.await.map_err(|_| RunnerError::Stopping)
+    }
+
+    /// What is usual for agents, of one credential or of all.
+    ///
+    /// # Errors
+    /// When the runner is stopping.
+    pub async fn baselines(&self, only: Option<CredentialId>) -> Result<Baselines, RunnerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Work::Baselines(only, reply)).await?;
+        answer.await.map_err(|_| RunnerError::Stopping)
+    }
+
+    /// Allows agents what the policy says, in place of what was allowed by this way before; returns
+    /// once that is durable. It is an input like any other, so that a replay sees it too.
+    ///
+    /// # Errors
+    /// As [`Handle::ingest`].
+    pub async fn put_policy(&self, policy: Policy) -> Result<(), RunnerError> {
+        self.ask(|reply| Work::Policy(policy, reply)).await
     }
 
     /// Announcements of changed alerts, from now on.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use keytrail_join::{Effect, Settings};
+use keytrail_join::{Effect, Input, Settings};
 use keytrail_model::alert::Alert;
 use keytrail_model::ids::{AlertId, RecordId};
 
@@ -62,6 +62,7 @@ pub fn rebuild(store: &Store, settings: &Settings) -> Result<Rebuilt, StoreError
 
 fn starting_point(store: &Store, settings: &Settings) -> Result<(Engine, u64), StoreError> {
     let oldest = store.oldest_offset()?;
+    let mut engine = Engine::new(settings.clone());
     if let Some(snapshot) = store.snapshot()? {
         let reachable = oldest.is_none_or(|oldest| oldest <= snapshot.next_offset);
         if snapshot.settings != *settings {
@@ -78,8 +79,13 @@ fn starting_point(store: &Store, settings: &Settings) -> Result<(Engine, u64), S
                 }
             }
         }
+        // The log may no longer reach back to when it was given.
+        if let Some(policy) = Engine::policy_in(&snapshot.state) {
+            let time = Timestamp::UNIX_EPOCH;
+            engine.apply(&Input::Policy { time, policy }, &mut Vec::new());
+        }
     }
-    Ok((Engine::new(settings.clone()), oldest.unwrap_or(0)))
+    Ok((engine, oldest.unwrap_or(0)))
 }
 
 /// [`rebuild`], then stores what differs from the stored conclusions (nothing, unless settings or

@@ -1,6 +1,7 @@
 //! What the runner can be asked: a closed set.
 
 use keytrail_join::Lineage;
+use keytrail_join::baseline::policy::Policy;
 use keytrail_model::consumption::Consumption;
 use keytrail_model::credential::CredentialId;
 use tokio::sync::oneshot;
@@ -8,6 +9,7 @@ use tokio::sync::oneshot;
 use super::RunnerError;
 use super::handle::UsesReply;
 use crate::ingest::sink::IngestBatch;
+use crate::partition::Baselines;
 use crate::store::{Cursor, Document, FileMark};
 
 /// Answers to one work item.
@@ -39,6 +41,10 @@ pub(super) enum Work {
     Credentials(oneshot::Sender<Vec<CredentialId>>),
     /// Everything about one credential.
     Lineage(CredentialId, oneshot::Sender<Option<Lineage>>),
+    /// What is usual, of one credential or of all.
+    Baselines(Option<CredentialId>, oneshot::Sender<Baselines>),
+    /// What people allow, from now on.
+    Policy(Policy, Reply<()>),
     /// Keep, replace or remove an imported document.
     Document(Box<Document>, Reply<()>),
     /// Save and end.

@@ -1,12 +1,70 @@
-//! What was learned, as a policy to be edited and imported again.
+//! What was learned, as a policy to be edited and imported again, and that policy's way in.
 
+use jiff::Timestamp;
 use keytrail_model::credential::CredentialId;
 
 use super::policy::{Pin, Policy};
-use super::score;
-use crate::Join;
+use super::{BaselineView, score};
+use crate::credential::UseKey;
+use crate::input::{Effect, UseState};
+use crate::settle::Pending;
+use crate::verdict::Cause;
+use crate::{Join, lineage};
 
 impl Join {
+    /// What people allow by [`crate::Input::Policy`], beside the settings.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// What is usual, for each credential with a baseline, warm or not, in order; `only` limits it
+    /// to one credential.
+    pub fn baselines(
+        &self,
+        only: Option<&CredentialId>,
+    ) -> impl Iterator<Item = (&CredentialId, Vec<BaselineView>)> {
+        self.credentials
+            .iter()
+            .filter(move |(id, state)| {
+                state.learner.is_some() && only.is_none_or(|only| only == *id)
+            })
+            .map(|(id, state)| (id, lineage::baseline(&self.settings, state)))
+    }
+
+    /// Takes another policy: every use that is kept is learned from anew.
+    pub(crate) fn put_policy(
+        &mut self,
+        time: Timestamp,
+        policy: &Policy,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.policy == *policy {
+            return;
+        }
+        self.policy = policy.clone();
+        let mut pending = Pending::default();
+        let explained: Vec<(CredentialId, Vec<UseKey>)> = self
+            .credentials
+            .iter()
+            .filter(|(_, state)| state.learned_by.is_some())
+            .map(|(id, state)| {
+                let uses = state.uses.iter();
+                let keys = uses
+                    .filter(|(_, u)| matches!(u.state, UseState::Explained { .. }))
+                    .map(|(key, _)| key.clone());
+                (id.clone(), keys.collect())
+            })
+            .collect();
+        for (id, keys) in explained {
+            for key in &keys {
+                self.learn(&id, key);
+            }
+            self.tell_answerable(&id, &mut pending);
+        }
+        self.settle(pending, &Cause { time, record: None }, effects);
+    }
+
     /// What warm baselines have learned, one pinned entry for each credential and agent: to be
     /// edited by a person and put into [`crate::Settings::policy`]. `only` limits it to one
     /// credential.

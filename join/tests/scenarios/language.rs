@@ -29,6 +29,7 @@
 //! 10+60*20 use ...                            twenty times, every 60 seconds; `%` in the record's
 //!                                             name, and in on=, becomes the number
 //! 9  tick
+//! 9  policy {"pins":[...]}                     people allow something
 //! set expected example.com                    a setting; or a whole line of JSON: set {...}
 //! expect KEY confirmed                        a verdict, or none
 //! expect KEY has honeytoken-use               a reason's code
@@ -168,6 +169,10 @@ fn parse_line(scenario: &mut Scenario, words: &[&str]) -> Option<()> {
             let usage = parse_use(at(time.parse().ok()?), rest)?;
             scenario.inputs.push(Input::Use(usage));
         }
+        [time, "policy", ref json @ ..] => scenario.inputs.push(Input::Policy {
+            time: at(time.parse().ok()?),
+            policy: serde_json::from_str(&json.join(" ")).ok()?,
+        }),
         [time, host, "mark", ref rest @ ..] => {
             let option = |name: &str| {
                 let place = rest.iter().position(|word| *word == name)?;
