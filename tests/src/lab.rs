@@ -11,6 +11,7 @@
 //! All addresses are documentation ranges (RFC 5737). The provider's names resolve to them only in
 //! the lab's mount namespace, which has an `/etc/hosts` of its own and no name server.
 
+pub mod agents;
 pub mod authority;
 pub mod bait;
 pub mod cgroup;
@@ -42,7 +43,7 @@ use self::install::Tools;
 use self::internet::Builder;
 use self::space::Space;
 use self::stand_in::model::Turn;
-use self::stand_in::{Role, collector, edge, model};
+use self::stand_in::{collector, edge, model};
 
 /// The laptop's address, as the provider sees it.
 pub const LAPTOP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 23);
@@ -52,6 +53,10 @@ pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
 pub const COLLECTOR: &str = "collector.exfil.example";
 /// The name of the model's API: the real one, so that a sensor sees what it would see in production.
 pub const MODEL: &str = "api.openai.com";
+/// The name of Anthropic's API.
+pub const ANTHROPIC: &str = "api.anthropic.com";
+/// The name of Google's API.
+pub const GOOGLE: &str = "generativelanguage.googleapis.com";
 /// The name of the package registry.
 pub const REGISTRY: &str = "registry.npm.example";
 /// The AWS account of the lab (one of the numbers that AWS uses in its documentation).
@@ -72,8 +77,10 @@ const EDGE_NAMES: [(&str, Ipv4Addr); 4] = [
     ("sts.us-east-1.amazonaws.com", STS),
     ("sts.amazonaws.com", STS),
 ];
-const OTHER_NAMES: [(&str, Ipv4Addr); 3] = [
+const OTHER_NAMES: [(&str, Ipv4Addr); 5] = [
     (MODEL, MODEL_ADDR),
+    (ANTHROPIC, MODEL_ADDR),
+    (GOOGLE, MODEL_ADDR),
     (REGISTRY, REGISTRY_ADDR),
     (COLLECTOR, COLLECTOR_ADDR),
 ];
@@ -202,19 +209,7 @@ impl Lab {
     /// # Errors
     /// When the model or the agent cannot be started.
     pub fn start_agent(&mut self, server: Server, script: Vec<Turn>) -> Result<()> {
-        let build = Builder {
-            demo: &self.demo,
-            dir: self.dir.path(),
-            internet: &self.internet,
-            authority: &self.authority,
-        };
-        self.model = None;
-        self.model = Some(build.stand_in(
-            "model",
-            &[MODEL_ADDR],
-            &[MODEL],
-            Role::Model(model::Model { script }),
-        )?);
+        self.start_model(script)?;
         let home = self.home();
         codex::furnish(&home, &self.tools, &self.bait, &self.ca, server)?;
         let launch = Launch {

@@ -117,7 +117,7 @@ impl Correlator {
         command.args(["--listen-ingest", ingest, "--listen-api", api]);
         command.arg("--cloudtrail-dir").arg(cloudtrail);
         let mut proc = Proc::start_logged("correlator", command, "", Some(log))?;
-        let ready = proc.ready(Duration::from_secs(30))?;
+        let ready = proc.ready(Duration::from_mins(2))?;
         Ok((proc, ready))
     }
 
@@ -127,7 +127,7 @@ impl Correlator {
     /// When the signal cannot be sent.
     pub fn crash(&mut self) -> Result<()> {
         self.proc.signal(nix::sys::signal::Signal::SIGKILL)?;
-        self.proc.finish(Duration::from_secs(5))?;
+        self.proc.finish(Duration::from_mins(1))?;
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl Correlator {
     /// When it does not end.
     pub fn stop(&mut self) -> Result<()> {
         self.proc.signal(nix::sys::signal::Signal::SIGTERM)?;
-        let status = self.proc.finish(Duration::from_secs(15))?;
+        let status = self.proc.finish(Duration::from_mins(1))?;
         ensure!(status.success(), "the correlator ended with {status}");
         Ok(())
     }
@@ -364,7 +364,7 @@ impl Sensor {
         let command = Self::command(programs, &correlator.ingest, &enrolment, &state, scope);
         let log = dir.join("sensor.log");
         let mut proc = Proc::start_logged("sensor-agent", command, "", Some(&log))?;
-        let ready = proc.ready(Duration::from_mins(1))?;
+        let ready = proc.ready(Duration::from_mins(3))?;
         Ok(Self { proc, ready, state })
     }
 
@@ -380,7 +380,7 @@ impl Sensor {
     /// When it does not end, or not with success.
     pub fn stop(&mut self) -> Result<()> {
         self.proc.signal(nix::sys::signal::Signal::SIGTERM)?;
-        let status = self.proc.finish(Duration::from_secs(15))?;
+        let status = self.proc.finish(Duration::from_mins(1))?;
         ensure!(
             status.success(),
             "the sensor ended with {status}:\n{}",

@@ -150,7 +150,7 @@ impl Watched {
         let wanted = before + records.len() as u64;
         let decided = wait_for(
             "the explanation of the benign uses",
-            Duration::from_secs(30),
+            Duration::from_mins(2),
             || {
                 let (explained, unexplained, _) = correlator.uses(&self.credential());
                 Ok((explained + unexplained >= wanted).then_some(()))
@@ -249,10 +249,10 @@ const JUDGED_AFTER: SignedDuration = SignedDuration::from_secs(2);
 /// whole seconds leave open, as it has long before AWS delivers a log in production.
 ///
 /// # Errors
-/// When it does not within a minute.
-pub(crate) fn let_watermarks_pass(correlator: &Correlator) -> Result<()> {
+/// When it does not within three minutes.
+pub fn let_watermarks_pass(correlator: &Correlator) -> Result<()> {
     let settled = jiff::Timestamp::now() + JUDGED_AFTER;
-    wait_for("the sensor's watermark", Duration::from_mins(1), || {
+    wait_for("the sensor's watermark", Duration::from_mins(3), || {
         let sensors: Value = correlator.get("/v1/sensors")?;
         let marks = texts(&sensors, "watermark");
         let passed = |m: &String| m.parse::<jiff::Timestamp>().is_ok_and(|m| m > settled);

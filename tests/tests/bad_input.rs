@@ -174,7 +174,7 @@ fn cases() -> Vec<Case> {
 
 /// Waits until a counter has reached a value.
 fn reaches(correlator: &Correlator, counter: &str, value: u64, what: &str) {
-    let seen = wait_for(what, Duration::from_secs(15), || {
+    let seen = wait_for(what, Duration::from_mins(1), || {
         Ok((correlator.counter(counter)? >= value).then_some(()))
     });
     let status = || correlator.get_text("/v1/status").unwrap_or_default();

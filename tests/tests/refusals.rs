@@ -180,16 +180,16 @@ impl Case<'_> {
         let ingest = &self.correlator.ingest;
         let command = Sensor::command(self.programs, ingest, enrolment, &state, &self.scope);
         let mut proc = Proc::start_logged("sensor-agent", command, "", Some(&log)).unwrap();
-        proc.ready(Duration::from_mins(1)).unwrap();
+        proc.ready(Duration::from_mins(3)).unwrap();
         let read = || fs::read_to_string(&log).unwrap_or_default();
-        let found = wait_for("the sensor's line", Duration::from_secs(20), || {
+        let found = wait_for("the sensor's line", Duration::from_mins(1), || {
             let hit = |line: &&str| words.iter().all(|word| line.contains(word));
             Ok(read().lines().find(hit).map(str::to_owned))
         });
         let line = found.unwrap_or_else(|e| panic!("no line with {words:?}: {e:#}\n{}", read()));
         assert!(proc.ended().unwrap().is_none(), "it ended:\n{}", read());
         proc.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
-        let status = proc.finish(Duration::from_secs(15)).unwrap();
+        let status = proc.finish(Duration::from_mins(1)).unwrap();
         assert!(status.success(), "{status}:\n{}", read());
         line
     }
@@ -242,7 +242,7 @@ fn a_sensor_that_is_not_let_in_says_why_and_goes_on_watching() {
         ..good.clone()
     };
     misled.until_logged(&wrong, &["another CA"]);
-    wait_for("the count", Duration::from_secs(10), || {
+    wait_for("the count", Duration::from_mins(1), || {
         Ok((counted("sensor_handshakes_failed") > before).then_some(()))
     })
     .unwrap();

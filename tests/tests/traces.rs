@@ -28,7 +28,7 @@ fn interrupt(args: &[&str], cue: &str) -> BTreeSet<u32> {
         .flat_map(|pid| programs_held_by(*pid))
         .collect();
     demo.signal(Signal::SIGINT).unwrap();
-    let status = demo.finish(Duration::from_secs(30)).unwrap();
+    let status = demo.finish(Duration::from_mins(2)).unwrap();
     assert_eq!(
         status.code(),
         Some(130),
@@ -42,7 +42,7 @@ fn demo_at(args: &[&str], cue: &str) -> Proc {
     let mut command = Command::new(DEMO);
     command.args(args);
     let mut demo = Proc::start("demo", command, "").unwrap();
-    let until = Instant::now() + Duration::from_mins(2);
+    let until = Instant::now() + Duration::from_mins(5);
     loop {
         let line = demo.line(Duration::from_mins(1)).unwrap_or_default();
         if line.contains(cue) {
@@ -80,7 +80,7 @@ fn the_next_run_removes_what_a_killed_one_left() {
     let before = Traces::now().unwrap();
     let mut demo = demo_at(&["--stage-only"], "the agent is at work");
     demo.signal(Signal::SIGKILL).unwrap();
-    demo.finish(Duration::from_secs(10)).unwrap();
+    demo.finish(Duration::from_mins(1)).unwrap();
     assert_ne!(
         Traces::now().unwrap().since(&before),
         Vec::<String>::new(),
@@ -108,7 +108,7 @@ fn ctrl_c_takes_the_sensor_out_of_the_kernel() {
     // The kernel frees programs a moment after the last descriptor is closed.
     wait_for(
         "the end of the sensor's BPF programs",
-        Duration::from_secs(5),
+        Duration::from_mins(1),
         || Ok(programs_loaded()?.is_disjoint(&held).then_some(())),
     )
     .unwrap();

@@ -47,6 +47,18 @@ pub(crate) fn install(ws: &Workspace, ui: &Ui) -> Result<()> {
     Ok(())
 }
 
+/// Installs the agents and MCP servers that only tests run. Without them those tests are skipped, so
+/// a network that refuses is a warning.
+pub(crate) fn install_agents(ws: &Workspace, ui: &Ui) {
+    let step = ui.step("installing the agents that tests run");
+    let mut install = command(ws);
+    install.args(["--install-only", "--with", "agents"]);
+    if let Err(error) = cmd::quiet(ws, &step, "lab-agents", &mut install) {
+        ui.warn(format!("tests of real agents will be skipped: {error:#}"));
+    }
+    step.done();
+}
+
 /// What keeps the demo from being played on this machine, if anything does.
 pub(crate) fn obstacle() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {

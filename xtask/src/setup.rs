@@ -84,6 +84,9 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
     if purpose.groups().contains(&Group::Lab) {
         crate::products::build_with_lab(ws, ui)?;
         crate::demo::install(ws, ui)?;
+        if purpose == Purpose::Test {
+            crate::demo::install_agents(ws, ui);
+        }
     }
     ui.say("nothing is missing");
     Ok(())

@@ -158,8 +158,10 @@ fn select(names: impl IntoIterator<Item = String>) -> Vec<String> {
 fn on_this_kernel(ws: &Workspace, ui: &Ui, args: &Args, report: &mut Report) {
     let since = Instant::now();
     let lab = setup::provide(ws, ui, Group::Lab).and_then(|()| demo::install(ws, ui));
-    if let Err(error) = &lab {
-        ui.warn(format!("{error:#}"));
+    match &lab {
+        Ok(()) if args.wants(Part::E2e) => demo::install_agents(ws, ui),
+        Ok(()) => {}
+        Err(error) => ui.warn(format!("{error:#}")),
     }
     report.time("the lab's programs", since.elapsed());
     let tests = select(integration_tests(&ws.root.join("tests")));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use keytrail_tests::lab::{child, enter, install, stand_in};
 use keytrail_tests::product::Programs;
 use keytrail_tests::scenario::theft::{self, Weather};
@@ -22,6 +22,9 @@ struct Args {
     /// Only install the real programs that the play needs (no root needed), then end.
     #[arg(long)]
     install_only: bool,
+    /// With --install-only: what more is installed.
+    #[arg(long, value_enum, requires = "install_only")]
+    with: Option<More>,
     /// Play the stage alone, without Keytrail: prove that the theft and the log records are real.
     #[arg(long)]
     stage_only: bool,
@@ -31,6 +34,15 @@ struct Args {
     /// Where `correlator` and `sensor-agent` are; else beside this program.
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
+}
+
+/// What only tests need.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum More {
+    /// Gemini CLI, opencode, MCP servers through npx and uvx (420 MB)
+    Agents,
+    /// Those, and Claude Code (390 MB more)
+    Claude,
 }
 
 #[derive(Subcommand)]
@@ -67,6 +79,9 @@ fn play(args: &Args) -> Result<bool> {
     stop_on_signals()?;
     let story = Story::new();
     let tools = install::install(&|step| story.say(step))?;
+    if let Some(more) = args.with {
+        install::agents::install(&|step| story.say(step), more == More::Claude)?;
+    }
     if args.install_only {
         story.say(&format!(
             "the lab is installed in {}",

@@ -51,13 +51,22 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 
 /// `ghp_`, 30 random characters, and their CRC-32 as six base-62 digits: the form that GitHub
 /// published in 2021 and that scanners verify.
-fn github_token() -> Result<String> {
-    let body: String = random(30)?
-        .iter()
-        .map(|b| digit(usize::from(*b) % 62))
-        .collect();
+///
+/// # Errors
+/// When the kernel gives no random bytes.
+pub(crate) fn github_token() -> Result<String> {
+    let body = letters(30)?;
     let sum = checksum(&body);
     Ok(format!("ghp_{body}{sum}"))
+}
+
+/// Random digits and letters.
+///
+/// # Errors
+/// When the kernel gives no random bytes.
+pub(crate) fn letters(count: usize) -> Result<String> {
+    let bytes = random(count)?;
+    Ok(bytes.iter().map(|b| digit(usize::from(*b) % 62)).collect())
 }
 
 fn checksum(body: &str) -> String {

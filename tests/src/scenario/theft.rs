@@ -14,7 +14,7 @@ use crate::lab::stand_in::collector::Loot;
 use crate::lab::{COLLECTOR, cloudtrail};
 use crate::story::Story;
 
-/// How long after a file's arrival the alert may take.
+/// How long after a file's arrival the alert may take, on a machine with cores to spare.
 pub const ALERT_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the correlator has to live through between the theft and its confirmation.
@@ -100,7 +100,7 @@ fn session(story: &Story, checks: &mut Checks<'_>, watched: &mut Watched) -> Res
     ));
     let turns = script(lab);
     lab.start_agent(Server::Thief, turns)?;
-    let loot = wait_for("the theft", Duration::from_mins(2), || {
+    let loot = wait_for("the theft", Duration::from_mins(5), || {
         Ok(lab.loot()?.pop())
     });
     let loot = loot.with_context(|| lab.agent_transcript())?;
@@ -119,9 +119,20 @@ fn session(story: &Story, checks: &mut Checks<'_>, watched: &mut Watched) -> Res
         loot.peer.server_name.as_deref() == Some(COLLECTOR),
         "the server name on the wire was the collector's",
     );
-    lab.finish_agent(Duration::from_mins(3))?;
+    lab.finish_agent(Duration::from_mins(6))?;
     check_session(checks, lab)?;
     Ok(loot)
+}
+
+/// How many programs want each core, from the load of the last minute; 1 when there are enough
+/// cores. Where others take most of the machine, a second of it lasts longer.
+fn crowd() -> f64 {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().and_then(|load| load.parse().ok());
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    #[expect(clippy::cast_precision_loss, reason = "a machine has few cores")]
+    let cores = cores as f64;
+    (load.unwrap_or(0.0_f64) / cores).max(1.0)
 }
 
 /// The records of the agent's own uses arrive: nothing may come of them.
@@ -178,7 +189,7 @@ fn foreign_use(story: &Story, checks: &mut Checks<'_>, watched: &Watched) -> Res
     let records = cloudtrail::records(&entries, &lab.principal);
     cloudtrail::deliver(&correlator.cloudtrail, &lab.principal.account, &records)?;
     let arrived = Instant::now();
-    let found = wait_for("the confirmed alert", Duration::from_secs(20), || {
+    let found = wait_for("the confirmed alert", Duration::from_mins(2), || {
         let alerts = correlator.alerts()?.into_iter();
         Ok(alerts.into_iter().find(|a| a.verdict == Verdict::Confirmed))
     });
@@ -194,16 +205,17 @@ fn foreign_use(story: &Story, checks: &mut Checks<'_>, watched: &Watched) -> Res
         story.quote(&correlator.get_text(&format!("/v1/credentials/{}", watched.credential()))?);
         return Ok(None);
     };
+    let crowd = crowd();
     checks.that(
-        took <= ALERT_LIMIT,
+        took <= ALERT_LIMIT.mul_f64(crowd),
         &format!(
-            "`confirmed` {} ms after the file's arrival",
+            "`confirmed` {} ms after the file's arrival ({crowd:.1} programs a core want to run)",
             took.as_millis()
         ),
     );
     // Both records of the file belong to the one alert; give the second time to be joined.
     let id = found.id;
-    let whole = wait_for("the second foreign use", Duration::from_secs(5), || {
+    let whole = wait_for("the second foreign use", Duration::from_mins(1), || {
         let alert: Alert = correlator.get(&format!("/v1/alerts/{id}"))?;
         Ok((alert.unexplained_total >= records.len() as u64).then_some(alert))
     });

@@ -13,7 +13,9 @@ pub(super) const FORMAT: Format = Format {
 fn results(asked: &Value) -> Vec<String> {
     let is_result = |message: &&Value| message.get("role").is_some_and(|role| role == "tool");
     let results = list(asked, "messages").filter(is_result);
-    results.map(|result| as_text(result.get("content"))).collect()
+    results
+        .map(|result| as_text(result.get("content")))
+        .collect()
 }
 
 fn tools(asked: &Value) -> Vec<String> {
@@ -25,8 +27,7 @@ fn answer(said: &Said, streams: bool) -> Message {
     let usage = json!({"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2});
     let (mut message, end) = match &said.call {
         Some(call) => {
-            let function =
-                json!({"name": call.name, "arguments": call.arguments.to_string()});
+            let function = json!({"name": call.name, "arguments": call.arguments.to_string()});
             let one = json!({"index": 0, "id": format!("call_{}", said.turn), "type": "function",
                 "function": function});
             (json!({"tool_calls": [one]}), "tool_calls")
