@@ -174,6 +174,15 @@ impl FsView {
         Ok(self.open_path(path)?.1)
     }
 
+    /// The same as [`Self::metadata`] by one system call where that is possible.
+    fn look(&self, path: &Path) -> io::Result<std::fs::Metadata> {
+        if self.is_host() {
+            std::fs::metadata(path)
+        } else {
+            self.metadata(path)
+        }
+    }
+
     /// True when the path leads to a regular file.
     #[must_use]
     pub fn is_file(&self, path: &Path) -> bool {

@@ -94,7 +94,7 @@ impl Trace {
         notes.there.iter().any(|((_, path), (view, stamp))| {
             stamp.changed.0 + YOUNG_S > notes.began_s
                 || view
-                    .metadata(path)
+                    .look(path)
                     .map_or(true, |now| Stamp::of(&now) != *stamp)
         })
     }

@@ -47,9 +47,9 @@ pub(super) fn measure(ws: &Workspace, ui: &Ui, rounds: u32, peers: bool) -> Resu
             tail.push(line);
             if line.starts_with("kernel ") {
                 line.clone_into(&mut header);
-            } else if let Ok(median) = serde_json::from_str(line) {
+            } else if let Ok(median) = serde_json::from_str::<Median>(line) {
                 medians.push(median);
-            } else if let Ok(peer) = serde_json::from_str(line) {
+            } else if let Ok(peer) = serde_json::from_str::<Cannot>(line) {
                 cannot.push(peer);
             }
         },

@@ -32,6 +32,14 @@ tracepoint:syscalls:sys_exit_openat /@name[tid]/ {
     delete(@name[tid]);
 }"#;
 
+/// The same, of a cgroup that nothing runs in: what the workload pays that is none of its business.
+const OPENS_ELSEWHERE: &str = r#"
+tracepoint:syscalls:sys_enter_openat /cgroup == 0/ { @name[tid] = args->filename; }
+tracepoint:syscalls:sys_exit_openat /@name[tid]/ {
+    printf("%d %s %d %s\n", pid, comm, args->ret, str(@name[tid]));
+    delete(@name[tid]);
+}"#;
+
 /// TCP connections of the cgroup alone, as they are established.
 const CONNECTS: &str = r#"
 tracepoint:sock:inet_sock_set_state /cgroup == cgroupid("{cgroup}") && args->newstate == 1/ {
@@ -44,6 +52,11 @@ pub(super) const PEERS: &[Peer] = &[
     Peer {
         name: "bpftrace opens",
         command: &["bpftrace", "-e", OPENS],
+        ready: "Attaching",
+    },
+    Peer {
+        name: "bpftrace opens, of others",
+        command: &["bpftrace", "-e", OPENS_ELSEWHERE],
         ready: "Attaching",
     },
     Peer {
@@ -63,12 +76,12 @@ pub(super) const PEERS: &[Peer] = &[
     },
     Peer {
         name: "bcc opensnoop",
-        command: &["python3", "-u", "/usr/sbin/opensnoop-bpfcc"],
+        command: &["/usr/bin/python3", "-u", "/usr/sbin/opensnoop-bpfcc"],
         ready: "PID",
     },
     Peer {
         name: "bcc tcpconnect",
-        command: &["python3", "-u", "/usr/sbin/tcpconnect-bpfcc"],
+        command: &["/usr/bin/python3", "-u", "/usr/sbin/tcpconnect-bpfcc"],
         ready: "PID",
     },
 ];
