@@ -26,6 +26,7 @@ use crate::kernel::{LoadError, Positions, Sensor, SensorConfig, memory};
 use crate::people::People;
 use crate::pipeline::{Pipeline, Timed};
 use crate::privileges;
+use crate::seed;
 use crate::tree::TreeLimits;
 use crate::uplink::enrol::{self, Enrolment};
 use crate::uplink::{Uplink, UplinkConfig, UplinkError};
