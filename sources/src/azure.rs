@@ -109,15 +109,6 @@ fn embedded<'d>(doc: &'d Doc<'d>, names: &[&str]) -> Option<Doc<'d>> {
 /// Ends of the names of AzureDiagnostics' columns: text, GUID, number, truth.
 const ENDS: [&str; 4] = ["_s", "_g", "_d", "_b"];
 
-/// A column of AzureDiagnostics.
-fn column<'d>(doc: &'d Doc<'d>, name: &str) -> &'d Doc<'d> {
-    let named = ENDS.iter().map(|end| doc.get(&format!("{name}{end}")));
-    named
-        .into_iter()
-        .find(|column| column.id().is_some())
-        .unwrap_or(&Doc::Null)
-}
-
 /// The claims of the token that was presented.
 enum Claims<'r> {
     /// An object with a member each.
@@ -141,12 +132,9 @@ impl<'r> Claims<'r> {
         match self {
             Self::Members(claims) => {
                 let short = claims.get(name).text();
-                short.or_else(|| claims.behind(&SCHEMAS, name).text())
+                short.or_else(|| claims.between(&SCHEMAS, name, &[""]).text())
             }
-            Self::Columns(doc) => {
-                let one = |front| column(doc, &format!("{front}{name}")).text();
-                COLUMNS.into_iter().find_map(one)
-            }
+            Self::Columns(doc) => doc.between(&COLUMNS, name, &ENDS).text(),
         }
     }
 }
@@ -171,7 +159,7 @@ impl<'d> Record<'d> {
         match (properties.get(name), self.columns) {
             (Doc::Null, false) => self.doc.get(name),
             (Doc::Null, true) => match self.doc.get(name) {
-                Doc::Null => column(self.doc, name),
+                Doc::Null => self.doc.between(&[""], name, &ENDS),
                 found => found,
             },
             (found, _) => found,

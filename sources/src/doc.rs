@@ -61,20 +61,31 @@ impl<'a> Doc<'a> {
         other_case
     }
 
-    /// The member called `name` behind any of these prefixes, in any case.
-    pub(crate) fn behind(&self, prefixes: &[&str], name: &str) -> &Doc<'a> {
+    /// The first member called `name` between any of these prefixes and any of these ends, in any
+    /// case, that is not null.
+    pub(crate) fn between(&self, prefixes: &[&str], name: &str, ends: &[&str]) -> &Doc<'a> {
         let Doc::Object(members) = self else {
             return &NULL;
         };
-        let fits = |key: &str| {
-            let front = key.len().checked_sub(name.len());
-            let parts = front.and_then(|front| key.split_at_checked(front));
-            parts.is_some_and(|(front, back)| {
-                back.eq_ignore_ascii_case(name)
-                    && prefixes.iter().any(|p| p.eq_ignore_ascii_case(front))
-            })
+        let fits = |key: &str, prefix: &str, end: &str| {
+            key.len() == prefix.len() + name.len() + end.len()
+                && key
+                    .split_at_checked(prefix.len())
+                    .is_some_and(|(front, rest)| {
+                        let parts = rest.split_at_checked(name.len());
+                        front.eq_ignore_ascii_case(prefix)
+                            && parts.is_some_and(|(middle, back)| {
+                                middle.eq_ignore_ascii_case(name) && back.eq_ignore_ascii_case(end)
+                            })
+                    })
         };
-        let found = members.iter().find(|(key, _)| fits(key));
+        let any = |key: &str| {
+            let ended = |prefix: &&str| ends.iter().any(|end| fits(key, prefix, end));
+            prefixes.iter().any(ended)
+        };
+        let found = members
+            .iter()
+            .find(|(key, value)| *value != Doc::Null && any(key));
         found.map_or(&NULL, |(_, value)| value)
     }
 
