@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use keytrail_join::{Effect, Input, Join};
@@ -82,4 +83,36 @@ fn a_recording_replays_exactly() {
         .collect();
     assert_eq!(read, inputs);
     assert_eq!(effects(&read), effects(&inputs));
+}
+
+/// A watermark promises that every earlier fact has arrived: no made-up sensor breaks that, not even
+/// one whose stream is down when the simulation ends.
+#[test]
+fn sensors_keep_their_promises() {
+    for seed in 100..112 {
+        let mut promised = BTreeMap::new();
+        let options = Options {
+            endpoints: 16,
+            days: 1,
+            thefts: 0,
+            seed,
+        };
+        let watched = simulate(options, |input| {
+            match input {
+                Input::Watermark(mark) => {
+                    let until = promised.entry(mark.host.clone()).or_insert(mark.time);
+                    *until = mark.time.max(*until);
+                }
+                Input::Host(event) => {
+                    let until = promised.get(&event.id.host);
+                    if until.is_some_and(|until| event.time < *until) {
+                        return Err(format!("seed {seed}: {event:?} after {until:?}"));
+                    }
+                }
+                Input::Use(_) | Input::Tick { .. } | Input::Policy { .. } => {}
+            }
+            Ok(())
+        });
+        watched.unwrap();
+    }
 }

@@ -159,8 +159,9 @@ impl Endpoint {
         }
     }
 
+    /// An hour in which nothing happens. An outage of the stream still lasts as long as it lasts: a
+    /// watermark before the facts that it promises would be a lie.
     pub(super) fn idle(&mut self, now: Timestamp, air: &mut Air) {
-        self.sensor.away_until = None;
         self.sensor.heartbeats(now, air);
     }
 
