@@ -132,7 +132,8 @@ fn build<'a>(ws: &'a Workspace, ui: &Ui, sanitizer: Sanitizer) -> Result<Bench<'
         Sanitizer::Address => " -Zsanitizer=address",
     };
     let step = ui.step("building the fuzz targets");
-    let mut cargo = ws.cargo(&["build", "--release", "--locked", "--bins", "--target"]);
+    // Not --locked: the lock file of this workspace follows the crates that it fuzzes.
+    let mut cargo = ws.cargo(&["build", "--release", "--bins", "--target"]);
     cargo
         .arg(host_triple()?)
         .current_dir(ws.root.join("fuzz"))
