@@ -68,7 +68,7 @@ const ROWS: [Row; 7] = [
         uses: 0,
     },
     Row {
-        id: "B25 the agent asks twice who it is",
+        id: "B01 the agent asks twice who it is",
         command: "aws sts get-caller-identity && aws sts get-caller-identity",
         says: "user/dana",
         uses: 2,

@@ -43,7 +43,8 @@ const COVERAGE: [&str; 6] = [
 /// `cargo xtask fuzz`
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Executions of each target, those of earlier runs included
+    /// Executions of each target, those of earlier runs included; with 0 nothing is built or run,
+    /// and the report is of what was run before
     #[arg(long, default_value_t = 100_000)]
     runs: u64,
     /// Only this target (more than once for more than one)
@@ -78,9 +79,13 @@ struct Bench<'a> {
 /// Runs the targets one after the other, those with the smallest inputs first.
 pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
     let chosen = choose(&args.targets)?;
-    let bench = build(ws, ui, args.sanitizer)?;
+    let bench = if args.runs == 0 {
+        Bench::of(ws, args.sanitizer)?
+    } else {
+        build(ws, ui, args.sanitizer)?
+    };
     let mut failed = Vec::new();
-    for target in &chosen {
+    for target in chosen.iter().filter(|_| args.runs > 0) {
         let step = ui.step(format!("{} to {} executions", target.name, args.runs));
         match bench.fuzz(&step, target, args.runs) {
             Ok(state) => ui.say(report::line(target.name, &state)),
@@ -122,18 +127,17 @@ fn choose(names: &[String]) -> Result<Vec<&'static Target>> {
 }
 
 fn build<'a>(ws: &'a Workspace, ui: &Ui, sanitizer: Sanitizer) -> Result<Bench<'a>> {
-    let triple = host_triple()?;
-    let (name, extra) = match sanitizer {
-        Sanitizer::None => ("fuzz", ""),
-        Sanitizer::Address => ("fuzz-address", " -Zsanitizer=address"),
+    let extra = match sanitizer {
+        Sanitizer::None => "",
+        Sanitizer::Address => " -Zsanitizer=address",
     };
-    let target = ws.target.join(name);
     let step = ui.step("building the fuzz targets");
-    let mut cargo = ws.cargo(&["build", "--release", "--locked", "--bins", "--target"]);
+    // Not --locked: the lock file of this workspace follows the crates that it fuzzes.
+    let mut cargo = ws.cargo(&["build", "--release", "--bins", "--target"]);
     cargo
-        .arg(&triple)
+        .arg(host_triple()?)
         .current_dir(ws.root.join("fuzz"))
-        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_TARGET_DIR", sanitizer.target(ws))
         .env(
             "RUSTFLAGS",
             format!("{}{extra} --cfg fuzzing", COVERAGE.join(" ")),
@@ -144,18 +148,17 @@ fn build<'a>(ws: &'a Workspace, ui: &Ui, sanitizer: Sanitizer) -> Result<Bench<'
     }
     cmd::quiet(ws, &step, "build-fuzz", &mut cargo)?;
     step.done();
-    let commit = cmd::output(
-        Command::new("git")
-            .arg("-C")
-            .arg(&ws.root)
-            .args(["describe", "--always", "--dirty"]),
-    );
-    Ok(Bench {
-        ws,
-        programs: target.join(triple).join("release"),
-        dir: ws.cache.join("fuzz"),
-        commit: commit.unwrap_or_else(|| "unknown".to_owned()),
-    })
+    Bench::of(ws, sanitizer)
+}
+
+impl Sanitizer {
+    /// Cargo's target folder: the flags differ, and so does everything that is built.
+    fn target(self, ws: &Workspace) -> PathBuf {
+        ws.target.join(match self {
+            Self::None => "fuzz",
+            Self::Address => "fuzz-address",
+        })
+    }
 }
 
 /// Build scripts must not get the coverage's flags, which cargo ensures when a target is named.
@@ -165,7 +168,23 @@ fn host_triple() -> Result<String> {
     host.map(str::to_owned).context("`rustc -vV` names no host")
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// What is built now, or was before.
+    fn of(ws: &'a Workspace, sanitizer: Sanitizer) -> Result<Self> {
+        let commit = cmd::output(
+            Command::new("git")
+                .arg("-C")
+                .arg(&ws.root)
+                .args(["describe", "--always", "--dirty"]),
+        );
+        Ok(Self {
+            ws,
+            programs: sanitizer.target(ws).join(host_triple()?).join("release"),
+            dir: ws.cache.join("fuzz"),
+            commit: commit.unwrap_or_else(|| "unknown".to_owned()),
+        })
+    }
+
     fn state(&self, target: &Target) -> State {
         State::read(&self.state_file(target)).unwrap_or_default()
     }
