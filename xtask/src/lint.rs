@@ -7,6 +7,9 @@ use crate::setup;
 use crate::ui::Ui;
 use crate::workspace::{Workspace, which};
 
+/// Makes every warning of clippy an error.
+const STRICT: [&str; 3] = ["--", "-D", "warnings"];
+
 /// `cargo xtask lint`.
 pub(crate) fn run(ws: &Workspace, ui: &Ui) -> Result<()> {
     ensure!(format(ws, ui)?, "the format differs: run `cargo fmt --all`");
@@ -45,7 +48,6 @@ pub(crate) fn format(ws: &Workspace, ui: &Ui) -> Result<bool> {
 /// When clippy is absent.
 pub(crate) fn clippy(ws: &Workspace, ui: &Ui) -> Result<bool> {
     setup::cargo_component(ws, "clippy")?;
-    const STRICT: [&str; 3] = ["--", "-D", "warnings"];
     let mut whole = ws.cargo(&["clippy", "--release", "--locked", "--workspace"]);
     whole.arg("--all-targets").args(STRICT);
     // What is off by default is in no other build, and would rot unseen.

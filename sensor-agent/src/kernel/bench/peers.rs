@@ -134,9 +134,9 @@ impl Peer {
             // Read to the end: a peer that waits for its reader would cost less than it does.
             for line in out.map(BufReader::new).into_iter().flat_map(BufRead::lines) {
                 let Ok(line) = line else { return };
-                if line.contains(ready) && tell.try_send(()).is_err() {
-                    // Told before.
-                    continue;
+                if line.contains(ready) {
+                    // Once is enough: a channel that is full or closed has been told before.
+                    let _told = tell.try_send(());
                 }
             }
         });
