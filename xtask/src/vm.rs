@@ -108,15 +108,16 @@ pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<ExitCode> {
 /// When the guest cannot be prepared or started. A guest that dies is a failed case.
 pub(crate) fn guest(ws: &Workspace, ui: &Ui, series: Series, load: &Load<'_>) -> Result<Run> {
     let kernel = setup::kernel(ws, ui, series)?;
+    let module = kernel.overlay.as_deref();
     let image = match load {
-        Load::BootOnly => initramfs::pack(ws, None, &[])?,
+        Load::BootOnly => initramfs::pack(ws, module, None, &[])?,
         Load::SelfTest { agent, args } => {
             ensure!(
                 agent.exists(),
                 "{} is not built: run `cargo xtask build`",
                 agent.display()
             );
-            initramfs::pack(ws, Some(agent), args)?
+            initramfs::pack(ws, module, Some(agent), args)?
         }
     };
     let step = ui.step(format!(

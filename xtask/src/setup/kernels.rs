@@ -29,6 +29,8 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
     /// The version of the package that it came from.
     pub(crate) version: String,
+    /// `overlay.ko`, which Debian builds as a module; absent when it could not be unpacked.
+    pub(crate) overlay: Option<PathBuf>,
 }
 
 /// A package and its version, as the archive offers it.
@@ -80,9 +82,13 @@ pub(super) fn fetch(ws: &Workspace, ui: &Ui, series: Series) -> Result<Kernel> {
 fn cached(dir: &Path) -> Option<Kernel> {
     let image = dir.join("vmlinuz");
     let version = fs::read_to_string(dir.join("version")).ok()?;
+    let overlay = dir.join("overlay.ko");
+    // empty: the package was looked through, and had none that can be unpacked here
+    let unpacked = fs::metadata(&overlay).ok()?.len() > 0;
     image.exists().then(|| Kernel {
         image,
         version: version.trim().to_owned(),
+        overlay: unpacked.then_some(overlay),
     })
 }
 
@@ -152,9 +158,27 @@ fn unpack(ws: &Workspace, step: &Step, dir: &Path, offer: &Offer) -> Result<()> 
     })
     .context("the package has no /boot/vmlinuz-*")?;
     fs::rename(image, dir.join("vmlinuz"))?;
+    fs::write(dir.join("overlay.ko"), overlay(&work.join("x/lib/modules")))?;
     // the version is written last: without it the kernel is fetched again
     fs::write(dir.join("version"), &offer.version)?;
     fs::remove_dir_all(&work).context("removing the unpacked package")
+}
+
+/// The overlay file system's module out of a package's `lib/modules`; empty when there is none, or it
+/// is compressed and there is no `xz`: the guest then skips what needs it.
+fn overlay(modules: &Path) -> Vec<u8> {
+    let Some(version) = only(modules, Path::is_dir) else {
+        return Vec::new();
+    };
+    let plain = version.join("kernel/fs/overlayfs/overlay.ko");
+    let packed = plain.with_extension("ko.xz");
+    if packed.exists() && which("xz").is_some() {
+        let mut xz = Command::new("xz");
+        if cmd::output(xz.arg("--decompress").arg("--keep").arg(&packed)).is_none() {
+            return Vec::new();
+        }
+    }
+    fs::read(plain).unwrap_or_default()
 }
 
 fn only(dir: &Path, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {

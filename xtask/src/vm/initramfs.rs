@@ -12,11 +12,17 @@ use crate::workspace::Workspace;
 
 const INIT: &str = include_str!("init");
 
-/// Packs an initramfs with `agent`, if any, whose self-test gets `args`; gives the image's place.
+/// Packs an initramfs with `agent`, if any, whose self-test gets `args`, and a module to load before
+/// it; gives the image's place.
 ///
 /// # Errors
 /// When a file cannot be read or the image not be written.
-pub(super) fn pack(ws: &Workspace, agent: Option<&Path>, args: &[String]) -> Result<PathBuf> {
+pub(super) fn pack(
+    ws: &Workspace,
+    module: Option<&Path>,
+    agent: Option<&Path>,
+    args: &[String],
+) -> Result<PathBuf> {
     let busybox =
         super::busybox().context("there is no static busybox: apt-get install busybox-static")?;
     let mut archive = Archive::default();
@@ -35,6 +41,9 @@ pub(super) fn pack(ws: &Workspace, agent: Option<&Path>, args: &[String]) -> Res
         0o444,
         b"6b6579747261696c6775657374000001\n",
     );
+    if let Some(module) = module {
+        archive.file("/overlay.ko", 0o644, &read(module)?);
+    }
     if let Some(agent) = agent {
         let slim = stripped(ws, agent)?;
         archive.file("/sensor-agent", 0o755, &read(&slim)?);
