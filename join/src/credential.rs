@@ -89,8 +89,9 @@ pub(crate) enum Again {
 pub(crate) struct Credential {
     #[serde(with = "pairs")]
     pub(crate) holders: BTreeMap<HostId, Vec<(UnitKey, Holding)>>,
+    /// Boxed: most credentials have few, and a node of the tree has room for eleven.
     #[serde(with = "pairs")]
-    pub(crate) uses: BTreeMap<(Timestamp, RecordId), Use>,
+    pub(crate) uses: BTreeMap<(Timestamp, RecordId), Box<Use>>,
     /// Uses that are counts only by now.
     pub(crate) forgotten: Totals,
     /// What it descends from, and how.
@@ -140,7 +141,10 @@ impl Credential {
             unexpected_reader: exposure.unexpected_reader,
             destinations: exposure.destinations.clone(),
         };
-        let holdings = self.holders.entry(event.host.clone()).or_default();
+        let holdings = self
+            .holders
+            .entry(event.host.clone())
+            .or_insert_with(|| Vec::with_capacity(1));
         if let Some((_, holding)) = holdings.iter_mut().find(|(known, _)| *known == unit) {
             holding.add(evidence);
             return;
@@ -248,7 +252,8 @@ impl Credential {
             state,
             via: None,
         };
-        self.uses.insert((usage.time, usage.id.clone()), new);
+        self.uses
+            .insert((usage.time, usage.id.clone()), Box::new(new));
     }
 
     /// Notes what is thought of a use now. True when that is another thing than before.
@@ -276,7 +281,9 @@ impl Credential {
 
     /// Open uses, in order.
     pub(crate) fn open_uses(&self) -> impl Iterator<Item = &Use> {
-        self.open.iter().filter_map(|key| self.uses.get(key))
+        self.open
+            .iter()
+            .filter_map(|key| self.uses.get(key).map(Box::as_ref))
     }
 
     /// Keeps the number of uses bounded: explained ones go first, oldest first, and are counted.

@@ -117,6 +117,11 @@ pub(crate) fn sightings(settings: &Settings, host: &Host, usage: &Consumption) -
     let Caller::Address { address } = usage.caller else {
         return Vec::new();
     };
+    if !affinity::names_tell(usage) {
+        // Every connection fits, whatever it was for: none of them shows whose address it is.
+        return Vec::new();
+    }
+    let own = settings.is_own(usage);
     candidates(settings, host, usage)
         .into_iter()
         .filter(|candidate| candidate.fresh && candidate.right)
@@ -125,6 +130,7 @@ pub(crate) fn sightings(settings: &Settings, host: &Host, usage: &Consumption) -
             time: usage.time,
             outside: address,
             connection: candidate.key,
+            own,
         })
         .collect()
 }
@@ -188,8 +194,8 @@ impl From<Explains<'_>> for Decision {
     }
 }
 
-/// Decides a use of which everything was decided before, when only the facts of `changed` are other
-/// ones now. `None`: nothing follows from them, or all holders are to be asked.
+/// Decides a use of which everything was decided before, when only the facts of the host `id` are
+/// other ones now. `None`: nothing follows from them, or all holders are to be asked.
 ///
 /// A key in the hands of hundreds of hosts would otherwise be asked of all of them at every
 /// connection of each.
@@ -210,6 +216,10 @@ pub(crate) fn decide_on(
     };
     if via.host == *id {
         return None;
+    }
+    if !standing.holders.contains_key(id) && !standing.weak.contains_key(id) {
+        // It holds an ancestor only; a full decision would not ask it.
+        return Some(Anew::Same);
     }
     // Of equally good explanations that of the first holder counts, the weak ones last.
     let rank = |id: &HostId| (!standing.holders.contains_key(id), id.clone());

@@ -37,6 +37,8 @@ pub(crate) struct Sighting {
     pub(crate) time: Timestamp,
     pub(crate) outside: IpAddr,
     pub(crate) connection: ConnKey,
+    /// The record's address is one of the organisation's own.
+    pub(crate) own: bool,
 }
 
 impl Sighting {
@@ -47,6 +49,7 @@ impl Sighting {
             time,
             outside: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             connection: ConnKey::FIRST,
+            own: false,
         }
     }
 }
@@ -180,7 +183,7 @@ impl Host {
         let to = time.checked_add(TOGETHER).unwrap_or(time);
         self.of_local(local, from, to)
             .filter(|s| s.connection == key && pool(s.outside) != pool(outside))
-            .filter(|s| self.is_sure(settings, s.outside, time))
+            .filter(|s| s.own || self.is_sure(settings, s.outside, time))
             .any(|sure| self.ways_to(sure.outside, time).0 < 2)
     }
 
@@ -308,7 +311,8 @@ impl Host {
         }
         // A draw is decided by what else is known: a sure address, or one of the day before.
         let known = |address: IpAddr| {
-            let sure = self.is_sure(settings, address, time);
+            let own = near.iter().any(|s| s.own && s.outside == address);
+            let sure = own || self.is_sure(settings, address, time);
             sure || reach(POOLED, -NEAR).any(|s| pool(s.outside) == pool(address))
         };
         let winner = votes

@@ -356,20 +356,22 @@ impl Join {
             region: u.usage.region.clone(),
             client: client_of(&u.usage),
         };
-        if !counts && !self.envelopes.principals.contains_key(&principal) {
-            return;
-        }
-        let envelope = self.envelopes.entry(&principal, key.0);
-        let before = envelope.outside.clone();
-        let changed = if counts {
-            envelope.put(key, place)
+        let (before, after) = if counts {
+            let envelope = self.envelopes.entry(&principal, key.0);
+            let before = envelope.outside.clone();
+            envelope.put(key, place);
+            (before, envelope.outside.clone())
         } else {
-            envelope.take(key)
+            let Some(envelope) = self.envelopes.principals.get_mut(&principal) else {
+                return;
+            };
+            let before = envelope.outside.clone();
+            envelope.take(key);
+            (before, envelope.outside.clone())
         };
-        if !changed || before == envelope.outside {
+        if before == after {
             return;
         }
-        let after = envelope.outside.clone();
         for (key, (credential, _)) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
             if let Some(state) = self.credentials.get_mut(credential) {
                 state.outside.remove(key);

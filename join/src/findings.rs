@@ -215,7 +215,7 @@ fn after_revocation(id: &CredentialId, state: &Credential) -> Option<Finding> {
         let mut before = state.revoked.iter();
         before.find(|(at, _)| standing(*at) && over(*at))
     };
-    let uses: Vec<(&UseKey, &Use)> = state
+    let uses: Vec<(&UseKey, &Box<Use>)> = state
         .uses
         .iter()
         .filter(|((time, _), u)| u.usage.outcome == Outcome::Success && revocation(*time).is_some())

@@ -25,7 +25,7 @@ use crate::pairs;
 /// Most connections kept per host; older ones are forgotten first and the horizon is remembered.
 pub(crate) const MAX_CONNECTIONS: usize = 65_536;
 /// How long a local address is believed to be the host's own after a connection from it.
-const LOCAL_REACH: SignedDuration = SignedDuration::from_hours(1);
+pub(crate) const LOCAL_REACH: SignedDuration = SignedDuration::from_hours(1);
 /// Most changes of configurations kept per host.
 const MAX_CONFIG: usize = 256;
 /// Most signs of tampering kept per host.
@@ -198,17 +198,18 @@ impl Host {
         match before {
             None => vec![(earlier(now.first, POOLED), later(now.last, POOLED))],
             Some(before) if before == *now => Vec::new(),
-            // Belief reaches so far on either side of the span; only what it newly reaches counts.
-            Some(before) => [STREAM, POOLED]
-                .into_iter()
-                .flat_map(|by| {
-                    [
-                        (earlier(now.first, by), earlier(before.first, by)),
-                        (later(before.last, by), later(now.last, by)),
-                    ]
-                })
-                .filter(|(from, to)| from < to)
-                .collect(),
+            // What is newly believed near either end is kept for a day by connections open then.
+            Some(before) => [
+                (before.first > now.first).then(|| {
+                    let from = earlier(now.first, POOLED);
+                    (from, later(before.first, POOLED))
+                }),
+                (before.last < now.last)
+                    .then(|| (later(before.last, STREAM), later(now.last, POOLED))),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         }
     }
 

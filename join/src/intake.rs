@@ -8,7 +8,7 @@ use keytrail_model::ids::{BootId, HostId, ProcessKey};
 
 use crate::credential::Again;
 use crate::decide::{CLOSE_SLACK, GAP_REACH};
-use crate::host::{Closed, ConnKey, Host, Opened, UnitKey};
+use crate::host::{Closed, ConnKey, Host, LOCAL_REACH, Opened, UnitKey};
 use crate::input::{Effect, UseDecision, UseState};
 use crate::settle::Pending;
 use crate::timers::Due;
@@ -237,7 +237,10 @@ impl Join {
         // Later ones were looked at when it became known to have ended.
         let to = connection.closed.map_or(Timestamp::MAX, |closed| {
             let late = CLOSE_SLACK.saturating_add(host.clock_error());
-            closed.time.checked_add(late).unwrap_or(Timestamp::MAX)
+            let ended = closed.time.checked_add(late).unwrap_or(Timestamp::MAX);
+            // Its local address counts as the host's for longer.
+            let local = opened.time.checked_add(LOCAL_REACH);
+            ended.max(local.unwrap_or(Timestamp::MAX))
         });
         for id in host.used_between(from, to) {
             pending.again_on(host_id, &id, Again::Between(from, to));

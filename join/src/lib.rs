@@ -78,6 +78,9 @@ pub struct Join {
     /// What people allow beside the settings.
     #[serde(default)]
     policy: Policy,
+    /// Of when it is.
+    #[serde(default)]
+    policy_at: Option<Timestamp>,
 }
 
 impl Join {

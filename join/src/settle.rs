@@ -100,7 +100,8 @@ impl Join {
         let Some(state) = self.credentials.get(id) else {
             return;
         };
-        let wanted = keys.clone();
+        let relearn = matches!(again, Again::Relearn(..));
+        let wanted = if relearn { keys.clone() } else { Vec::new() };
         let decided: Vec<(UseKey, Decision)> = keys
             .into_iter()
             .filter_map(|key| {
@@ -116,8 +117,7 @@ impl Join {
                 Some((key, decision))
             })
             .collect();
-        let relearn = matches!(again, Again::Relearn(..));
-        let mut keys = if relearn { wanted } else { Vec::new() };
+        let mut keys = wanted;
         for (key, decision) in decided {
             if self.apply_decision(id, &key, decision, pending, effects) && !relearn {
                 keys.push(key);
@@ -286,7 +286,11 @@ impl Join {
         }
         for (host, Span { first, last }) in new {
             let from = first.checked_sub(egress::NEAR).unwrap_or(first);
-            let to = last.checked_add(egress::POOLED).unwrap_or(Timestamp::MAX);
+            // A connection keeps for a day the address that it had when that was believed, and that is
+            // believed for a day after the sighting.
+            let to = last
+                .checked_add(egress::POOLED * 2)
+                .unwrap_or(Timestamp::MAX);
             let Some((host_id, host)) = self.hosts.get_key_value(&host) else {
                 continue;
             };

@@ -348,7 +348,8 @@ impl Weighed<'_> {
     }
 
     fn explained(&self) -> Vec<ExplainedUse> {
-        let all = self.state.uses.values().rev().filter_map(explained_use);
+        let all = self.state.uses.values().rev();
+        let all = all.filter_map(|u| explained_use(u));
         let mut latest: Vec<ExplainedUse> = all.take(MAX_EXPLAINED).collect();
         latest.reverse();
         latest

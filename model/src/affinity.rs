@@ -115,11 +115,16 @@ pub fn serves(name: &str, usage: &Consumption) -> bool {
     if usage.endpoints.is_empty() && is_of_aws(usage) {
         return aws_endpoint_serves(name, &usage.service, usage.region.as_deref());
     }
-    // A self-hosted service whose name nobody told: names prove nothing, for or against.
-    if usage.endpoints.is_empty() {
+    if !names_tell(usage) {
         return true;
     }
     usage.endpoints.iter().any(|suffix| under(name, suffix))
+}
+
+/// False for a self-hosted service whose name nobody told: names then prove nothing, for or against.
+#[must_use]
+pub fn names_tell(usage: &Consumption) -> bool {
+    usage.server_name.is_some() || !usage.endpoints.is_empty() || is_of_aws(usage)
 }
 
 fn is_of_aws(usage: &Consumption) -> bool {

@@ -277,8 +277,9 @@ impl Behaviour {
 /// What every agent does with one credential.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Profile {
+    /// Boxed, as most credentials have one agent and a node of the tree has room for eleven.
     #[serde(with = "crate::pairs")]
-    agents: BTreeMap<AgentKey, Behaviour>,
+    agents: BTreeMap<AgentKey, Box<Behaviour>>,
     /// Secrets read lately, whoever learned from it: (time, secret) by agent.
     #[serde(with = "crate::pairs")]
     reads: BTreeMap<AgentKey, Vec<(Timestamp, String)>>,
@@ -286,11 +287,11 @@ pub(crate) struct Profile {
 
 impl Profile {
     pub(crate) fn agents(&self) -> impl Iterator<Item = (&AgentKey, &Behaviour)> {
-        self.agents.iter()
+        self.agents.iter().map(|(who, known)| (who, known.as_ref()))
     }
 
     pub(crate) fn agent(&self, who: &AgentKey) -> Option<&Behaviour> {
-        self.agents.get(who)
+        self.agents.get(who).map(Box::as_ref)
     }
 
     pub(crate) fn learn(&mut self, time: Timestamp, seen: &Observation) {

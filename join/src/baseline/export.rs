@@ -39,6 +39,12 @@ impl Join {
         policy: &Policy,
         effects: &mut Vec<Effect>,
     ) {
+        // The latest counts, whichever comes last; of two at one time the greater.
+        let newer = |(at, known): (Timestamp, &Policy)| (time, policy) > (at, known);
+        if self.policy_at.is_some_and(|at| !newer((at, &self.policy))) {
+            return;
+        }
+        self.policy_at = Some(time);
         if self.policy == *policy {
             return;
         }

@@ -33,7 +33,7 @@ struct Mark {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Learner {
     #[serde(with = "crate::pairs")]
-    kept: BTreeMap<UseKey, Observation>,
+    kept: BTreeMap<UseKey, Box<Observation>>,
     /// What is no longer kept.
     base: Mark,
     /// Checkpoints, the older first.
@@ -53,10 +53,10 @@ impl Learner {
     pub(crate) fn put(&mut self, key: &UseKey, seen: Observation) -> bool {
         // What is older than the profile's end can no longer be put in its place.
         let late = self.base.to.as_ref().is_some_and(|to| key <= to);
-        if late || self.kept.get(key) == Some(&seen) {
+        if late || self.kept.get(key).map(Box::as_ref) == Some(&seen) {
             return false;
         }
-        self.kept.insert(key.clone(), seen);
+        self.kept.insert(key.clone(), Box::new(seen));
         self.touch(key);
         true
     }

@@ -35,7 +35,7 @@ pub enum PolicyError {
 }
 
 /// The policy: pinned behaviour that never counts as a deviation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
@@ -146,8 +146,9 @@ impl Pin {
     }
 
     fn is_boundless(&self) -> bool {
-        let all =
-            |name: &&Option<String>| name.as_ref().is_none_or(|n| n.trim_matches('*').is_empty());
+        // `*:*` fits every credential's id.
+        let any = |n: &String| n.chars().all(|c| matches!(c, '*' | ':'));
+        let all = |name: &&Option<String>| name.as_ref().is_none_or(any);
         self.names().iter().all(all)
     }
 

@@ -77,15 +77,18 @@ fn main() -> ExitCode {
         let with_idle = resident();
         part.close_idle(connections);
         let measured = part.run();
+        let after = resident();
+        drop(part);
         let per = |bytes: u64, count: u64| bytes / count.max(1);
         let memory = json!({
             "bytes_per_credential": per(loaded.saturating_sub(empty), size.credentials),
             "bytes_per_connection": per(with_idle.saturating_sub(loaded), connections),
-            "resident_bytes": resident(),
+            "resident_bytes": after,
         });
         (vec![measured], memory)
     } else {
-        (on_many_cores(size), json!({ "resident_bytes": resident() }))
+        let (measured, after) = on_many_cores(size);
+        (measured, json!({ "resident_bytes": after }))
     };
     let report = report(size, parts, memory);
     let text = format!("{report}\n");
@@ -99,7 +102,7 @@ fn complain(text: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{text}\n").as_bytes());
 }
 
-fn on_many_cores(size: Size) -> Vec<Measured> {
+fn on_many_cores(size: Size) -> (Vec<Measured>, u64) {
     // All load first, so that they are measured side by side.
     let barrier = std::sync::Barrier::new(usize::try_from(size.cores).unwrap_or(1));
     std::thread::scope(|scope| {
@@ -110,11 +113,18 @@ fn on_many_cores(size: Size) -> Vec<Measured> {
                     let mut part = Part::new(size, number);
                     part.load();
                     barrier.wait();
-                    part.run()
+                    let measured = part.run();
+                    // The state of all is there when it is measured.
+                    barrier.wait();
+                    let after = resident();
+                    barrier.wait();
+                    (measured, after)
                 })
             })
             .collect();
-        threads.into_iter().filter_map(|t| t.join().ok()).collect()
+        let ended = threads.into_iter().filter_map(|t| t.join().ok());
+        let (measured, after): (Vec<_>, Vec<u64>) = ended.unzip();
+        (measured, after.into_iter().max().unwrap_or(0))
     })
 }
 
@@ -271,7 +281,8 @@ impl Part {
         self.fact(host, time, Fact::ConnectionNamed(named));
     }
 
-    fn run(mut self) -> Measured {
+    /// Plays the rounds. The state stays, so that it can be measured.
+    fn run(&mut self) -> Measured {
         let per_host = (self.size.credentials / self.size.hosts).max(1);
         for round in 0..self.size.rounds {
             self.measuring = round >= self.size.rounds / 2;
@@ -284,7 +295,7 @@ impl Part {
         self.join
             .apply(&Input::Tick { time: now }, &mut self.effects);
         self.measured.tick = since.elapsed();
-        self.measured
+        std::mem::take(&mut self.measured)
     }
 
     /// One host's round: two to seven inputs.
