@@ -237,12 +237,6 @@ impl Database {
         self.rows
     }
 
-    /// Disjoint ranges that they became, gaps included.
-    #[must_use]
-    pub fn ranges(&self) -> usize {
-        self.v4.len() + self.v6.len()
-    }
-
     /// Memory taken, bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -111,11 +111,6 @@ impl<K: Key> Ranges<K> {
         (value != NONE).then_some((value, *self.bits.get(index)?))
     }
 
-    /// How many there are, gaps included.
-    pub(crate) fn len(&self) -> usize {
-        self.starts.len()
-    }
-
     /// Memory taken.
     pub(crate) fn bytes(&self) -> usize {
         self.starts.capacity() * size_of::<K>() + self.values.capacity() * 4 + self.bits.capacity()

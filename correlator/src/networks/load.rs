@@ -159,8 +159,10 @@ impl Loader {
         };
         let with =
             |paths: Vec<PathBuf>, role: Role| paths.into_iter().map(move |path| (path, role));
-        let mut all: Vec<(PathBuf, Role)> =
-            with(list(&self.folder, self.wanted), Role::World).collect();
+        let mut world = list(&self.folder, self.wanted);
+        // A file of the folder's that is named as a pool is one.
+        world.retain(|path| !self.config.pools.contains(path));
+        let mut all: Vec<(PathBuf, Role)> = with(world, Role::World).collect();
         all.extend(with(self.config.files.clone(), Role::World));
         all.extend(with(list(&self.folder.join(POOLS), false), Role::Pool));
         all.extend(with(self.config.pools.clone(), Role::Pool));

@@ -13,7 +13,11 @@ use std::path::PathBuf;
 use keytrail_sources::SourceKind;
 use serde::{Deserialize, Serialize};
 
-pub(super) use client::authorities;
+#[cfg(feature = "bucket")]
+pub(super) use client::small_file;
+pub(super) use client::tls;
+#[cfg(feature = "kafka")]
+pub(super) use client::{RequestError, secret};
 #[cfg(feature = "aws")]
 pub(super) use profile::escaped;
 pub use worker::run;

@@ -13,7 +13,8 @@
 //!   the reason; single records that are refused are counted and noted, and do not fail the rest,
 //!   since a sender would only send the same again.
 //! - PU-2: every source has a token of its own, whose hash is kept, or takes only what its sender's
-//!   provider signed ([`OidcConfig`]). Without it nothing is said about which sources there are.
+//!   provider signed ([`OidcConfig`]). Without it nothing is said about which sources there are,
+//!   but for those that cannot check their sender at the moment.
 //! - PU-3: bodies, their decompressed size and the number of requests in progress are bounded.
 
 mod answer;
@@ -194,7 +195,10 @@ impl Push {
                 let verifier = verifier.clone();
                 match blocking(move || verifier.check(&shown)).await? {
                     Ok(()) => return Ok(target),
-                    Err(why @ Denial::NoKeys(_)) => Refusal::busy(&why.to_string()),
+                    Err(why @ Denial::NoKeys(_)) => {
+                        tracing::warn!(source = name, %why, "a delivery cannot be checked now");
+                        return Err(Refusal::busy("the sender cannot be checked now"));
+                    }
                     Err(why) => {
                         tracing::debug!(source = name, %why, "a delivery was refused");
                         denied

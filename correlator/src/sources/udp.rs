@@ -64,6 +64,7 @@ async fn serve(socket: UdpSocket, intake: Intake, stop: CancellationToken) {
         };
         let (mut uses, mut taken) = (Vec::new(), Taken::default());
         let mut next = received;
+        let last = index + BATCH as u64;
         // What waits already is committed together.
         loop {
             match next {
@@ -85,7 +86,7 @@ async fn serve(socket: UdpSocket, intake: Intake, stop: CancellationToken) {
                     break;
                 }
             }
-            if uses.len() >= BATCH {
+            if index >= last || uses.len() >= BATCH {
                 break;
             }
             next = socket.try_recv_from(&mut buffer);

@@ -123,7 +123,8 @@ fn guessed(fields: &[String]) -> Option<Vec<Column>> {
         let field = field.trim();
         let has = |column| columns.contains(&column);
         let number = matches!(system(field), Ok(Some(_))) || field == "0";
-        columns.push(if number && !has(Column::System) {
+        // A number behind the country is a geofeed's postal code.
+        columns.push(if number && !has(Column::System) && !has(Column::Country) {
             Column::System
         } else if field.len() == 2
             && field.bytes().all(|b| b.is_ascii_alphabetic())

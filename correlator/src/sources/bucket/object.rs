@@ -90,7 +90,10 @@ impl Object {
             reading.meta.e_tag = None;
             reading.meta.size = result.meta.size;
         }
-        let stream = result.into_stream().map_err(std::io::Error::other);
+        // Told apart from what decoders say of the content, which is the object's own fault.
+        let stream = result
+            .into_stream()
+            .map_err(|e| std::io::Error::new(ErrorKind::ConnectionAborted, e));
         let bridge = SyncIoBridge::new(StreamReader::new(stream));
         blocking(move || reading.run(known, bridge)).await
     }
@@ -283,11 +286,9 @@ impl Reading {
             Err(WholeError::Framing(FramingError::Truncated { .. })) => (true, None),
             Err(WholeError::Framing(FramingError::Read(error))) => match error.kind() {
                 ErrorKind::UnexpectedEof => (true, None),
-                ErrorKind::InvalidData | ErrorKind::InvalidInput => {
-                    (false, Some(error.to_string()))
-                }
                 // What the store's connection had to say.
-                _ => return Err(error.into()),
+                ErrorKind::ConnectionAborted => return Err(error.into()),
+                _ => (false, Some(error.to_string())),
             },
             Err(WholeError::Framing(error @ FramingError::Malformed { .. })) => {
                 (false, Some(error.to_string()))

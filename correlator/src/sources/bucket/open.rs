@@ -14,9 +14,8 @@ use std::time::Duration;
 use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 
 use super::place::{BucketConfig, Place, Provider};
+use crate::sources::poll::small_file;
 
-/// Largest file with variables or authorities.
-const MAX_FILE: u64 = 4 << 20;
 /// One request takes at most so long, its body included; a body that breaks off is continued.
 const TIMEOUT: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(10);
@@ -71,7 +70,7 @@ pub(super) fn open(
 fn aws(
     config: &BucketConfig,
     place: &Place,
-    variables: Vec<(String, String)>,
+    variables: Vec<Variable>,
 ) -> Result<Arc<dyn ObjectStore>, OpenError> {
     use object_store::aws::AmazonS3Builder;
     let mut builder = AmazonS3Builder::from_env();
@@ -85,8 +84,8 @@ fn aws(
             builder = builder.with_token(token);
         }
     }
-    for (name, value) in variables {
-        builder = builder.with_config(known(config, &name)?, value);
+    for variable in variables {
+        builder = builder.with_config(known(config, &variable)?, variable.value);
     }
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint);
@@ -106,12 +105,12 @@ fn aws(
 fn azure(
     config: &BucketConfig,
     place: &Place,
-    variables: Vec<(String, String)>,
+    variables: Vec<Variable>,
 ) -> Result<Arc<dyn ObjectStore>, OpenError> {
     use object_store::azure::MicrosoftAzureBuilder;
     let mut builder = MicrosoftAzureBuilder::from_env();
-    for (name, value) in variables {
-        builder = builder.with_config(known(config, &name)?, value);
+    for variable in variables {
+        builder = builder.with_config(known(config, &variable)?, variable.value);
     }
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint.clone());
@@ -129,12 +128,12 @@ fn azure(
 fn google(
     config: &BucketConfig,
     place: &Place,
-    variables: Vec<(String, String)>,
+    variables: Vec<Variable>,
 ) -> Result<Arc<dyn ObjectStore>, OpenError> {
     use object_store::gcp::GoogleCloudStorageBuilder;
     let mut builder = GoogleCloudStorageBuilder::from_env();
-    for (name, value) in variables {
-        builder = builder.with_config(known(config, &name)?, value);
+    for variable in variables {
+        builder = builder.with_config(known(config, &variable)?, variable.value);
     }
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_base_url(endpoint);
@@ -147,13 +146,24 @@ fn google(
     Ok(Arc::new(store))
 }
 
-/// A variable of the provider's by its name.
-fn known<K: std::str::FromStr>(config: &BucketConfig, name: &str) -> Result<K, OpenError> {
-    name.to_ascii_lowercase()
+/// A line of the credentials file. No `Debug`: whatever stands there may be a secret, the name too
+/// when somebody wrote only the key.
+struct Variable {
+    line: usize,
+    name: String,
+    value: String,
+}
+
+/// Which of the provider's variables it is.
+fn known<K: std::str::FromStr>(config: &BucketConfig, variable: &Variable) -> Result<K, OpenError> {
+    let line = variable.line;
+    variable
+        .name
+        .to_ascii_lowercase()
         .parse()
         .map_err(|_| OpenError::File {
             path: config.credentials_file.clone().unwrap_or_default(),
-            detail: format!("{name} is no variable of this provider's"),
+            detail: format!("line {line}: write NAME=value with a variable of this provider's"),
         })
 }
 
@@ -176,7 +186,10 @@ fn client(config: &BucketConfig) -> Result<ClientOptions, OpenError> {
         // Only loopback gets so far; see `BucketConfig::check`.
         .with_allow_http(plain);
     if let Some(path) = &config.ca_file {
-        let pem = small_file(path)?;
+        let pem = small_file(path).map_err(|e| OpenError::File {
+            path: path.clone(),
+            detail: e.to_string(),
+        })?;
         for certificate in Certificate::from_pem_bundle(&pem)? {
             options = options.with_root_certificate(certificate);
         }
@@ -185,12 +198,13 @@ fn client(config: &BucketConfig) -> Result<ClientOptions, OpenError> {
 }
 
 /// `NAME=value` lines; empty ones and those that begin with `#` mean nothing.
-fn variables(path: &Path) -> Result<Vec<(String, String)>, OpenError> {
+fn variables(path: &Path) -> Result<Vec<Variable>, OpenError> {
     let wrong = |detail: String| OpenError::File {
         path: path.to_owned(),
         detail,
     };
-    let text = String::from_utf8(small_file(path)?).map_err(|_| wrong("not text".to_owned()))?;
+    let bytes = small_file(path).map_err(|e| wrong(e.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| wrong("not text".to_owned()))?;
     let lines = text.lines().zip(1..);
     lines
         .map(|(line, number)| (line.trim(), number))
@@ -204,24 +218,13 @@ fn variables(path: &Path) -> Result<Vec<(String, String)>, OpenError> {
             let quoted = ['"', '\'']
                 .iter()
                 .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
-            Ok((name.trim().to_owned(), quoted.unwrap_or(value).to_owned()))
+            Ok(Variable {
+                line: number,
+                name: name.trim().to_owned(),
+                value: quoted.unwrap_or(value).to_owned(),
+            })
         })
         .collect()
-}
-
-fn small_file(path: &Path) -> Result<Vec<u8>, OpenError> {
-    use std::io::Read as _;
-    let wrong = |e: std::io::Error| OpenError::File {
-        path: path.to_owned(),
-        detail: e.to_string(),
-    };
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .map_err(wrong)?
-        .take(MAX_FILE)
-        .read_to_end(&mut bytes)
-        .map_err(wrong)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -239,10 +242,25 @@ mod tests {
         )
         .unwrap();
         let all = variables(file.path()).unwrap();
-        let all: Vec<_> = all.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        let all: Vec<_> = all
+            .iter()
+            .map(|v| format!("{}={}", v.name, v.value))
+            .collect();
         assert_eq!(all, ["A=1", "B=two words", r#"C={"d": 1}"#, "D="]);
         write!(file, "nonsense").unwrap();
-        let told = variables(file.path()).unwrap_err().to_string();
+        let told = variables(file.path()).err().unwrap().to_string();
         assert!(told.ends_with("line 7: write NAME=value"), "{told}");
+    }
+
+    #[test]
+    fn a_key_that_stands_alone_is_not_told() {
+        let config: BucketConfig = serde_json::from_str(r#"{"url": "az://a/b"}"#).unwrap();
+        // An Azure key ends with what reads as the end of a name.
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "bWFkZS11cC1rZXk==").unwrap();
+        let all = variables(file.path()).unwrap();
+        let told = known::<std::num::NonZeroU8>(&config, &all[0]).unwrap_err();
+        assert!(!told.to_string().contains("bWFk"), "{told}");
+        assert!(told.to_string().contains("line 1"), "{told}");
     }
 }

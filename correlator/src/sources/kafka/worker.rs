@@ -1,7 +1,6 @@
 //! Partition by partition, batch by batch.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rskafka::BackoffConfig;
@@ -16,6 +15,7 @@ use super::{KafkaConfig, Mechanism, Start};
 use crate::runner::RunnerError;
 use crate::sources::intake::{Intake, Progress, Taken};
 use crate::sources::pause;
+use crate::sources::poll::{RequestError, secret};
 use crate::sources::tls::{self, TlsError};
 use crate::store::{Cursor, StoreError};
 
@@ -25,6 +25,8 @@ const FETCH: i32 = 4 << 20;
 const MAX_ANSWER: usize = 64 << 20;
 /// How long the broker waits for new records, milliseconds.
 const WAIT: i32 = 2000;
+/// Partitions that can all be read for so long mean that the topic is read again.
+const SOUND: Duration = Duration::from_secs(5);
 /// New partitions are looked for so often.
 const LOOK: Duration = Duration::from_secs(60);
 /// A request is tried again for so long before the failure is told.
@@ -37,8 +39,10 @@ const MAX_PARTITIONS: usize = 1024;
 /// Why nothing is read.
 #[derive(Debug, thiserror::Error)]
 enum StepError {
-    #[error("{0}: {1}")]
-    Password(PathBuf, String),
+    #[error("{0}")]
+    Password(#[from] RequestError),
+    #[error("the topic has {0} partitions; at most {MAX_PARTITIONS} are read")]
+    Partitions(usize),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("{}", told(.0))]
@@ -95,25 +99,35 @@ async fn topic(
     let client = connect(config).await?;
     let mut readers = JoinSet::new();
     let mut known = BTreeSet::new();
+    let mut start = start(config, intake).await?;
+    let mut look = SOUND;
     loop {
-        for number in partitions(&client, config).await? {
-            if known.len() < MAX_PARTITIONS && known.insert(number) {
+        let all = partitions(&client, config).await?;
+        if all.len() > MAX_PARTITIONS {
+            return Err(StepError::Partitions(all.len()));
+        }
+        for number in all {
+            if known.insert(number) {
                 let partition = client
                     .partition_client(&config.topic, number, UnknownTopicHandling::Error)
                     .await?;
-                let reader = Reader::open(config, intake, partition).await?;
+                let reader = Reader::open(config, intake, partition, start).await?;
                 readers.spawn(reader.run(stop.clone()));
             }
         }
-        *failures = 0;
-        intake.status().works();
+        // A partition that comes later is read from its beginning.
+        start = Start::Oldest;
         tokio::select! {
             ended = readers.join_next() => match ended {
                 Some(Ok(ended)) => ended?,
                 Some(Err(panic)) => return Err(StepError::Fault(panic.to_string())),
                 None => return Err(StepError::NoTopic(config.topic.clone())),
             },
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(look) => {
+                *failures = 0;
+                intake.status().works();
+                look = LOOK;
+            }
             () = stop.cancelled() => {}
         }
         if stop.is_cancelled() {
@@ -122,6 +136,19 @@ async fn topic(
             return Ok(());
         }
     }
+}
+
+/// Where partitions without a position begin: the setting is for a topic that was never read.
+async fn start(config: &KafkaConfig, intake: &Intake) -> Result<Start, StepError> {
+    let (reader, name) = (intake.reader().clone(), intake.name().to_owned());
+    let known = tokio::task::spawn_blocking(move || reader.cursors(&name))
+        .await
+        .map_err(|e| StepError::Fault(e.to_string()))??;
+    Ok(if known.is_empty() {
+        config.start.unwrap_or(Start::Oldest)
+    } else {
+        Start::Oldest
+    })
 }
 
 async fn connect(config: &KafkaConfig) -> Result<Client, StepError> {
@@ -137,7 +164,7 @@ async fn connect(config: &KafkaConfig) -> Result<Client, StepError> {
         builder = builder.tls_config(tls::client(config.ca_file.as_deref())?);
     }
     if let (Some(user), Some(file)) = (&config.username, &config.password_file) {
-        let credentials = Credentials::new(user.clone(), password(file)?);
+        let credentials = Credentials::new(user.clone(), secret(file)?);
         builder = builder.sasl_config(match config.mechanism.unwrap_or(Mechanism::Plain) {
             Mechanism::Plain => SaslConfig::Plain(credentials),
             Mechanism::ScramSha256 => SaslConfig::ScramSha256(credentials),
@@ -145,16 +172,6 @@ async fn connect(config: &KafkaConfig) -> Result<Client, StepError> {
         });
     }
     Ok(builder.build().await?)
-}
-
-fn password(path: &Path) -> Result<String, StepError> {
-    let wrong = |why: String| StepError::Password(path.to_owned(), why);
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(wrong("empty; it must hold the password".to_owned()));
-    }
-    Ok(text.to_owned())
 }
 
 async fn partitions(client: &Client, config: &KafkaConfig) -> Result<Vec<i32>, StepError> {
@@ -183,6 +200,7 @@ impl Reader {
         config: &KafkaConfig,
         intake: &Intake,
         partition: PartitionClient,
+        start: Start,
     ) -> Result<Self, StepError> {
         let stream = format!("{}/{}", config.topic, partition.partition());
         let (reader, name, of) = (
@@ -194,7 +212,7 @@ impl Reader {
             .await
             .map_err(|e| StepError::Fault(e.to_string()))??
             .and_then(|text| text.parse().ok());
-        let next = match (known, config.start.unwrap_or(Start::Oldest)) {
+        let next = match (known, start) {
             (Some(next), _) => next,
             (None, Start::Oldest) => partition.get_offset(OffsetAt::Earliest).await?,
             (None, Start::Newest) => {
@@ -223,7 +241,7 @@ impl Reader {
             };
             self.intake.tally().requests.one();
             match fetched {
-                Ok((records, end)) if records.is_empty() => self.nothing(end),
+                Ok((records, end)) if records.is_empty() => self.nothing(end).await?,
                 Ok((records, _)) => self.take(records).await?,
                 Err(KafkaError::ServerError {
                     protocol_error: ProtocolError::OffsetOutOfRange,
@@ -235,18 +253,22 @@ impl Reader {
     }
 
     /// Marks of transactions take positions and hold no record: one at which the broker has
-    /// nothing, though it has more behind it, is passed over. Committed with the next record.
-    fn nothing(&mut self, end: i64) {
+    /// nothing, though it has more behind it, is passed over. Committed with the next record. Behind
+    /// the end of what is committed nothing is passed over: an open transaction's records still come.
+    async fn nothing(&mut self, end: i64) -> Result<(), StepError> {
         if self.next >= end {
             self.empty = 0;
-            return;
+            return Ok(());
         }
         self.empty += 1;
         if self.empty >= EMPTY {
             self.empty = 0;
-            self.next += 1;
-            self.intake.tally().offsets_empty.one();
+            if self.next < self.partition.get_offset(OffsetAt::Latest).await? {
+                self.next += 1;
+                self.intake.tally().offsets_empty.one();
+            }
         }
+        Ok(())
     }
 
     /// The broker's retention has passed the position, or the topic was made anew.

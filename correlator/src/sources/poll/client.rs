@@ -72,10 +72,7 @@ impl fmt::Debug for Client {
 
 impl Client {
     pub(super) fn new(config: PollConfig, profile: &'static Profile) -> Result<Self, RequestError> {
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(authorities(config.ca_file.as_deref(), &config.url)?)
-            .build();
+        let tls = tls(config.ca_file.as_deref(), &config.url)?;
         let agent = ureq::Agent::config_builder()
             .tls_config(tls)
             .http_status_as_error(false)
@@ -227,18 +224,20 @@ fn failed(error: &ureq::Error) -> RequestError {
     RequestError::Failed(format!("no answer from the provider: {error}"))
 }
 
-fn secret(path: &Path) -> Result<String, RequestError> {
+/// A secret that stands alone in a file.
+pub(in crate::sources) fn secret(path: &Path) -> Result<String, RequestError> {
     let wrong = |why: String| RequestError::Failed(format!("{}: {why}", path.display()));
     let text = small_file(path).map_err(|e| wrong(e.to_string()))?;
     let text = String::from_utf8(text).map_err(|_| wrong("not text".to_owned()))?;
     let text = text.trim();
     if text.is_empty() {
-        return Err(wrong("empty; it must hold the token".to_owned()));
+        return Err(wrong("empty; it must hold the secret".to_owned()));
     }
     Ok(text.to_owned())
 }
 
-fn small_file(path: &Path) -> std::io::Result<Vec<u8>> {
+/// A file of the settings', up to a bound.
+pub(in crate::sources) fn small_file(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     std::fs::File::open(path)?
@@ -247,11 +246,19 @@ fn small_file(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The authorities to trust; none are needed for plain HTTP to loopback.
-pub(in crate::sources) fn authorities(
-    file: Option<&Path>,
+/// How to speak TLS to `url`.
+pub(in crate::sources) fn tls(
+    ca_file: Option<&Path>,
     url: &str,
-) -> Result<RootCerts, RequestError> {
+) -> Result<TlsConfig, RequestError> {
+    Ok(TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .root_certs(authorities(ca_file, url)?)
+        .build())
+}
+
+/// The authorities to trust; none are needed for plain HTTP to loopback.
+fn authorities(file: Option<&Path>, url: &str) -> Result<RootCerts, RequestError> {
     if !url.starts_with("https:") {
         return Ok(RootCerts::new_with_certs(&[]));
     }

@@ -17,7 +17,7 @@ use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::sources::poll::{authorities, is_safe};
+use crate::sources::poll::{is_safe, tls};
 
 /// Who signs for Google.
 const GOOGLE: &str = "https://accounts.google.com";
@@ -33,6 +33,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const FRESH: (i64, i64) = (300, 86_400);
 /// An unknown key asks for the set anew, at most so often: anyone can make one up.
 const AGAIN: SignedDuration = SignedDuration::from_secs(5);
+/// Keys are used so long past their time while the issuer does not answer.
+const STALE: SignedDuration = SignedDuration::from_hours(24);
 
 /// `[source.oidc]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,15 +248,18 @@ impl Verifier {
             self.lock().asked = asked;
         }
         let mine = self.lock();
+        let usable = mine
+            .good_until
+            .is_some_and(|until| now.duration_since(until) < STALE);
         match mine.keys.get(id) {
-            // Old keys are better than none while the issuer does not answer.
-            Some(key) => Ok(key.clone()),
-            None if mine.keys.is_empty() || failed.is_some() => {
+            // Old keys are better than none while the issuer does not answer, but not for ever.
+            Some(key) if usable => Ok(key.clone()),
+            _ if mine.keys.is_empty() || failed.is_some() => {
                 Err(Denial::NoKeys(failed.unwrap_or_else(|| {
                     "it did not answer a moment ago".to_owned()
                 })))
             }
-            None => Err(Denial::Bad("its key is none of the issuer's")),
+            _ => Err(Denial::Bad("its key is none of the issuer's")),
         }
     }
 
@@ -281,11 +286,7 @@ fn part<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Denial> {
 
 /// The issuer's keys, and how long they are good.
 fn fetch(url: &str) -> Result<(BTreeMap<String, Key>, SignedDuration), String> {
-    let roots = authorities(None, url).map_err(|e| e.to_string())?;
-    let tls = ureq::tls::TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(roots)
-        .build();
+    let tls = tls(None, url).map_err(|e| e.to_string())?;
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .tls_config(tls)
         .timeout_global(Some(TIMEOUT))

@@ -1,7 +1,6 @@
 //! Signed requests to S3 and SQS.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -17,7 +16,7 @@ use super::announced::Object;
 use crate::clock;
 use crate::sources::bucket::{AwsKeys, KeysError};
 use crate::sources::config::S3Config;
-use crate::sources::poll::authorities;
+use crate::sources::poll::tls;
 
 /// Largest object read.
 const MAX_OBJECT: u64 = 256 << 20;
@@ -54,12 +53,8 @@ impl fmt::Debug for Aws<'_> {
 impl<'a> Aws<'a> {
     pub(super) fn new(config: &'a S3Config) -> Result<Self, AwsError> {
         let keys = AwsKeys::find(&config.region)?;
-        let roots = authorities(None, &config.queue_url)
-            .map_err(|e| AwsError::Failed("TLS", e.to_string()))?;
-        let tls = ureq::tls::TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(roots)
-            .build();
+        let tls =
+            tls(None, &config.queue_url).map_err(|e| AwsError::Failed("TLS", e.to_string()))?;
         Ok(Self {
             config,
             credentials: Credentials::new(keys.id, keys.secret, keys.token, None, "keytrail"),

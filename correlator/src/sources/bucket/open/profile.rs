@@ -4,6 +4,7 @@
 //! Shapes: AWS SDKs and Tools Reference Guide, "Shared config and credentials files" and
 //! "Standardized credential providers".
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,7 +42,7 @@ pub(in crate::sources) struct AwsKeys {
 }
 
 /// What the machine has, by region; it keeps its keys until shortly before they end.
-static MACHINE: Mutex<Option<(String, AwsCredentialProvider)>> = Mutex::new(None);
+static MACHINE: Mutex<BTreeMap<String, AwsCredentialProvider>> = Mutex::new(BTreeMap::new());
 
 impl AwsKeys {
     /// The keys of the first place that has some. Blocks, on a thread of the runtime's.
@@ -70,9 +71,7 @@ impl AwsKeys {
 
 fn machine(region: &str) -> Result<AwsCredentialProvider, KeysError> {
     let mut known = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((of, provider)) = known.as_ref()
-        && of == region
-    {
+    if let Some(provider) = known.get(region) {
         return Ok(Arc::clone(provider));
     }
     // The bucket is of no account: only its provider of credentials is wanted.
@@ -82,7 +81,7 @@ fn machine(region: &str) -> Result<AwsCredentialProvider, KeysError> {
         .build()
         .map_err(|e| KeysError::None(e.to_string()))?;
     let provider = Arc::clone(store.credentials());
-    *known = Some((region.to_owned(), Arc::clone(&provider)));
+    known.insert(region.to_owned(), Arc::clone(&provider));
     Ok(provider)
 }
 
