@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use keytrail_model::fact::{Fact, Gap, GapKind};
@@ -82,6 +82,8 @@ pub struct Carrier {
     path: PathBuf,
     boot: BootId,
     written: Option<u64>,
+    /// A text waits until so many facts are durable: what it says was told must have been told.
+    ready: Option<u64>,
     not_before: Instant,
 }
 
@@ -93,6 +95,7 @@ impl Carrier {
             path: state_dir.join("carried.json"),
             boot,
             written: None,
+            ready: None,
             not_before: Instant::now(),
         }
     }
@@ -111,24 +114,60 @@ impl Carrier {
         }
     }
 
-    /// Writes when something changed, and not too often.
-    pub fn note(&mut self, pipeline: &Pipeline, loss: &Loss) {
+    /// Writes when something changed, and not too often. The next agent finds it once `accepted` facts,
+    /// those that were told by now, are durable: see [`Carrier::publish`].
+    pub fn note(&mut self, pipeline: &Pipeline, loss: &Loss, accepted: u64) {
         let changes = pipeline.changes() + loss.total_lost();
-        if self.written == Some(changes) || Instant::now() < self.not_before {
+        let waits = self.ready.is_some() || Instant::now() < self.not_before;
+        if self.written == Some(changes) || waits {
             return;
         }
         let begin = Instant::now();
-        self.write(pipeline, loss, false);
+        self.told(self.write(pipeline, loss, false));
+        self.ready = Some(accepted);
         self.written = Some(changes);
-        self.not_before = Instant::now() + (begin.elapsed() * PAUSE_FACTOR).max(Duration::ZERO);
+        self.not_before = Instant::now() + begin.elapsed() * PAUSE_FACTOR;
+    }
+
+    /// Puts what was written in its place, once so many facts are durable.
+    pub fn publish(&mut self, durable: u64) {
+        if self.ready.is_some_and(|accepted| accepted <= durable) {
+            self.ready = None;
+            self.told(self.put());
+        }
     }
 
     /// Writes for the last time.
     pub fn end(&mut self, pipeline: &Pipeline, loss: &Loss) {
-        self.write(pipeline, loss, true);
+        let written = self.write(pipeline, loss, true).and_then(|()| self.put());
+        self.told(written);
     }
 
-    fn write(&self, pipeline: &Pipeline, loss: &Loss, ended_by_itself: bool) {
+    /// Removes what was left.
+    pub fn forget(&self) {
+        drop(std::fs::remove_file(&self.path));
+    }
+
+    fn put(&self) -> std::io::Result<()> {
+        std::fs::rename(self.fresh(), &self.path)
+    }
+
+    fn fresh(&self) -> PathBuf {
+        self.path.with_extension("new")
+    }
+
+    fn told(&self, done: std::io::Result<()>) {
+        if let Err(error) = done {
+            warn!(path = %self.path.display(), %error, "the next agent will have to look anew");
+        }
+    }
+
+    fn write(
+        &self,
+        pipeline: &Pipeline,
+        loss: &Loss,
+        ended_by_itself: bool,
+    ) -> std::io::Result<()> {
         let carried = Carried {
             boot: self.boot,
             lost: loss.lost(),
@@ -137,19 +176,15 @@ impl Carrier {
         };
         // A reader finds the old text or the new one whole. It need not survive a power loss: what it
         // is for does not either.
-        let fresh = self.path.with_extension("new");
-        let written = serde_json::to_vec(&carried)
-            .map_err(std::io::Error::other)
-            .and_then(|text| std::fs::write(&fresh, text))
-            .and_then(|()| std::fs::rename(&fresh, &self.path));
-        if let Err(error) = written {
-            warn!(path = %self.path.display(), %error, "the next agent will have to look anew");
-        }
+        let text = serde_json::to_vec(&carried).map_err(std::io::Error::other)?;
+        std::fs::write(self.fresh(), text)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock;
 

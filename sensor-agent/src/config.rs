@@ -27,7 +27,8 @@ pub struct Config {
     /// Folder in a BPF file system (`/sys/fs/bpf/keytrail`) in which the kernel side is kept while no
     /// agent runs, so that a restart or an upgrade loses nothing. Unset: nothing outlives the agent.
     pub pin_dir: Option<PathBuf>,
-    /// Seconds between two canaries, which show that every program still reports; 0: none.
+    /// Seconds between two canaries, which show that the main programs still report; 0: none, nor
+    /// a look at the pins.
     pub canary_seconds: u32,
     /// File with the tenant's key for hashing secrets that have no identifier (32 bytes or more,
     /// the same on every host). Unset: a key of this host's own, in `state_dir`; the same secret

@@ -13,7 +13,7 @@ use crate::uplink::UplinkStatus;
 pub struct Health {
     loss: Loss,
     /// Up to when losses have been told.
-    since: Option<Timestamp>,
+    since: Timestamp,
     pipeline: PipelineCounters,
     refused: u64,
     dropped: u64,
@@ -52,12 +52,12 @@ const GROUPS: [(GapKind, &[RecordKind]); 3] = [
 ];
 
 impl Health {
-    /// From these counters on.
+    /// From these counters on, which were those at that time.
     #[must_use]
-    pub fn new(loss: Loss) -> Self {
+    pub fn new(loss: Loss, since: Timestamp) -> Self {
         Self {
             loss,
-            since: None,
+            since,
             pipeline: PipelineCounters::default(),
             refused: 0,
             dropped: 0,
@@ -72,14 +72,13 @@ impl Health {
         pipeline: &mut Pipeline,
         uplink: &UplinkStatus,
     ) -> Vec<Timed> {
-        let from = self.since.unwrap_or(mark);
-        let gaps = gaps(&self.loss, &loss, from, mark);
+        let gaps = gaps(&self.loss, &loss, self.since.min(mark), mark);
         for (_, fact) in &gaps {
             if let Fact::Gap(gap) = fact {
                 warn!(what = ?gap.what, count = gap.count, "events were lost: {}", gap.reason);
             }
         }
-        self.since = Some(mark);
+        self.since = mark;
         self.loss = loss;
         self.tell(pipeline, uplink);
         gaps

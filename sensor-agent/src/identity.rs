@@ -236,7 +236,7 @@ impl Identity {
         let cwd = info.cwd.as_deref();
         let identified = package::identify(&info.view, &launch, &info.exe, cwd);
         let (unit, new_unit) = match (recognised, current) {
-            (Some(found), current) => self.as_agent(info, &launch, found, current),
+            (Some(found), current) => self.as_agent(info, found, current),
             (None, Some(unit)) => self.below(info, &launch, &identified, unit),
             (None, None) => (self.start(Unit::new(info.key, UnitKind::Other)), true),
         };

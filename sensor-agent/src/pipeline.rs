@@ -4,7 +4,7 @@
 //! who a process is, keeps the kernel's lists in step (`watchlist`), and takes processes that turn
 //! out to be nobody back out of the kernel's tracking.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -78,6 +78,8 @@ pub struct Pipeline {
     counters: PipelineCounters,
     changes: u64,
     taking_over: bool,
+    /// Whom the predecessor's kernel side tracked and who is nobody; known until taking over ends.
+    nobody: HashSet<ProcessKey>,
 }
 
 fn process_key(key: ProcKey) -> ProcessKey {
@@ -111,6 +113,7 @@ impl Pipeline {
             counters: PipelineCounters::default(),
             changes: 0,
             taking_over: false,
+            nobody: HashSet::new(),
         }
     }
 
@@ -258,6 +261,9 @@ impl Pipeline {
                 None => return,
             },
             None => {
+                if self.taking_over {
+                    self.nobody.insert(key);
+                }
                 if tracked {
                     self.watch.untrack(ProcKey {
                         tgid: key.pid,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use keytrail_model::coverage::Coverage;
-use keytrail_model::fact::{Fact, TamperKind, Tampering};
+use keytrail_model::fact::TamperKind;
 use keytrail_model::ids::BootId;
 use keytrail_pki::files::{FileError, private_folder};
 use keytrail_pki::token::JoinToken;
@@ -20,6 +20,7 @@ use crate::carry::{Carrier, LastMark};
 use crate::clock::{self, BootClock};
 use crate::config::{Config, ConfigError};
 use crate::credentials::{Hasher, HasherError, Recogniser, Sandbox, TokenCatalogue};
+use crate::health::Health;
 use crate::identity::{Identity, IdentityError, Knowledge};
 use crate::kernel::hooks::Plan;
 use crate::kernel::{LoadError, Positions, Sensor, SensorConfig, memory};
@@ -30,7 +31,7 @@ use crate::seed;
 use crate::tree::TreeLimits;
 use crate::uplink::enrol::{self, Enrolment};
 use crate::uplink::{Uplink, UplinkConfig, UplinkError};
-use crate::vigil::Vigil;
+use crate::vigil::{Vigil, sign};
 
 /// The watch lists, the clock and the counters are looked at this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -191,6 +192,7 @@ pub fn sensor_config(config: &Config) -> Result<SensorConfig, ConfigError> {
         scope: config.scope_path()?,
         force_plan,
         pins: config.pin_dir.clone(),
+        canary_dir: Some(config.state_dir.clone()),
         ..SensorConfig::default()
     })
 }
@@ -221,6 +223,7 @@ pub async fn run(
     ready: impl FnOnce(&Coverage),
 ) -> Result<(), RunError> {
     memory::settle();
+    let since = clock::now();
     let clock = BootClock::measure()?;
     private_folder(&config.state_dir)?;
     let knowledge = knowledge(config)?;
@@ -246,7 +249,8 @@ pub async fn run(
     let identity = Identity::new(knowledge, people, TreeLimits::default()).parsing_in(sandbox);
     let pipeline = Pipeline::new(identity, sensor.watch(), clock);
     let mut agent = Agent {
-        vigil: Vigil::new(config.state_dir.clone(), config.canary_seconds),
+        vigil: Vigil::new(config.canary_seconds),
+        health: Health::new(sensor.counted_from().clone(), since),
         outbox: uplink.outbox(),
         last: LastMark::at(&config.state_dir),
         held: None,
@@ -310,7 +314,6 @@ fn clock_moved(step_ms: i128) -> Option<Timed> {
     if step_ms.abs() <= CLOCK_STEP_MS {
         return None;
     }
-    warn!(%step_ms, "the wall clock was set: later facts have the new time");
     let detail = format!("the wall clock moved by {step_ms} ms");
     Some(sign(TamperKind::ClockMoved, detail))
 }
@@ -322,23 +325,8 @@ fn stopped(elapsed: Duration) -> Option<Timed> {
     if elapsed < STOPPED {
         return None;
     }
-    warn!(
-        seconds = elapsed.as_secs(),
-        "the agent did not run for a while"
-    );
     let detail = format!("the agent did not run for {} s", elapsed.as_secs());
     Some(sign(TamperKind::AgentStopped, detail))
-}
-
-/// Something that was done to this sensor by nobody it has seen.
-fn sign(what: TamperKind, detail: String) -> Timed {
-    let tampering = Tampering {
-        what,
-        detail,
-        process: None,
-        unit: None,
-    };
-    (clock::now(), Fact::Tampering(tampering))
 }
 
 fn uplink_config(config: &Config, clock: &BootClock) -> Result<UplinkConfig, RunError> {
@@ -450,6 +438,8 @@ async fn wait_for(task: &JoinHandle<()>, patience: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use keytrail_model::fact::Fact;
+
     use super::*;
 
     #[test]

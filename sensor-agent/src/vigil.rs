@@ -4,7 +4,6 @@
 //! a child that touches a watched file, and a connection to ourselves; whoever is said to be live and
 //! does not report it has been tampered with. It costs two short processes each time.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use keytrail_model::fact::{Fact, TamperKind, Tampering};
@@ -19,8 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module's documentation.
 pub struct Vigil {
-    /// Where the canary's file is made.
-    dir: PathBuf,
     every: Duration,
     off: bool,
     next: Instant,
@@ -31,12 +28,11 @@ pub struct Vigil {
 }
 
 impl Vigil {
-    /// With a folder for the canary's file, and the seconds between two of them; 0: none at all.
+    /// With the seconds between two canaries; 0: no canary, and no look at the pins.
     #[must_use]
-    pub fn new(dir: PathBuf, seconds: u32) -> Self {
+    pub fn new(seconds: u32) -> Self {
         let every = Duration::from_secs(u64::from(seconds));
         Self {
-            dir,
             every,
             off: seconds == 0,
             next: Instant::now() + every,
@@ -87,7 +83,7 @@ impl Vigil {
             self.missing = missing;
         } else if !self.off && Instant::now() >= self.next {
             self.next = Instant::now() + self.every;
-            match sensor.pulse(&self.dir) {
+            match sensor.pulse() {
                 Ok(canary) => {
                     self.out = Some((Instant::now(), canary));
                     self.hindered = false;
@@ -103,7 +99,8 @@ impl Vigil {
     }
 }
 
-fn sign(what: TamperKind, detail: String) -> Timed {
+/// Something that was done to this sensor by nobody it has seen.
+pub(crate) fn sign(what: TamperKind, detail: String) -> Timed {
     warn!("{detail}");
     let tampering = Tampering {
         what,

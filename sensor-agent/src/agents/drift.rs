@@ -171,6 +171,7 @@ impl Drift {
         followed.stamp = stamp;
         let before = std::mem::replace(&mut followed.entries, entries);
         if first && !known {
+            self.writers.remove(path);
             return;
         }
         let mut told = 0;

@@ -61,7 +61,6 @@ impl Identity {
     pub(super) fn as_agent(
         &mut self,
         info: &ExecInfo,
-        launch: &Launch,
         found: Recognised,
         current: Option<ProcessKey>,
     ) -> (ProcessKey, bool) {
@@ -96,7 +95,7 @@ impl Identity {
             }
             return (root, false);
         }
-        let session = self.session(info, launch, &row);
+        let session = self.session(info, &row);
         let agent = AgentIdentity {
             product: found.product,
             name,
@@ -113,7 +112,7 @@ impl Identity {
         (self.start(unit), true)
     }
 
-    pub(super) fn session(&self, info: &ExecInfo, _launch: &Launch, row: &AgentRow) -> Session {
+    pub(super) fn session(&self, info: &ExecInfo, row: &AgentRow) -> Session {
         let mut session = Session {
             vars: self.places(info),
             cwd: info.cwd.clone(),

@@ -10,7 +10,7 @@ use keytrail_model::ids::ProcessKey;
 use keytrail_model::process::{AgentIdentity, McpServer, UnitKind};
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, recognise};
+use super::Identity;
 use crate::tree::proc::ProcEntry;
 use crate::tree::units::Unit;
 use crate::tree::{ExecInfo, FdKind, Node};
@@ -118,8 +118,7 @@ impl Identity {
         info.env = entry.env();
         let product = self.units.get(&root)?.agent.as_ref()?.product.clone();
         let row = self.knowledge.agents.get(&product)?.clone();
-        let launch = recognise::launch_of(info.argv.args(), &info.exe);
-        let session = Arc::new(self.session(&info, &launch, &row));
+        let session = Arc::new(self.session(&info, &row));
         for unit in self.units.values_mut() {
             let agent = unit.agent.as_ref().map(|agent| agent.root);
             if agent == Some(root) {

@@ -69,7 +69,7 @@ impl Seen {
 /// Runs the canary and reads what came of it. Events of others that arrive meanwhile, or that a
 /// predecessor left, are kept for the next [`Sensor::drain`].
 pub(super) fn run(sensor: &mut Sensor) -> Result<Seen, LoadError> {
-    let mut canary = match Canary::start(sensor, None) {
+    let mut canary = match Canary::start(sensor) {
         Ok(canary) => canary,
         Err(error) => {
             return Ok(Seen {
@@ -107,14 +107,22 @@ pub struct Canary {
     /// When it began; a number can have been somebody else's before.
     since: u64,
     seen: Seen,
+    /// Records that had been lost when it was let out.
+    lost: u64,
     wrong_start: bool,
 }
 
 impl Canary {
+    /// Records that had been lost when it was let out.
+    pub(super) fn lost_before(&self) -> u64 {
+        self.lost
+    }
+
     /// Starts it; its file is made in `dir`, or wherever there is room.
-    pub(super) fn start(sensor: &Sensor, dir: Option<&Path>) -> std::io::Result<Self> {
+    pub(super) fn start(sensor: &Sensor) -> std::io::Result<Self> {
         let since = boot_ns();
-        let file = canary_file(dir)?;
+        let lost = sensor.loss().total_lost();
+        let file = canary_file(sensor.canary_dir.as_deref())?;
         let id = FileId::at(&file.0).map_err(std::io::Error::other)?;
         // The shell waits until it is in the scope and tracked, then starts a program that reads.
         let mut child = Command::new("/bin/sh")
@@ -138,6 +146,7 @@ impl Canary {
             children: vec![tgid],
             since,
             seen: Seen::default(),
+            lost,
             wrong_start: false,
         };
         match prepared {
@@ -211,12 +220,14 @@ impl Drop for CanaryFile {
     }
 }
 
+/// In a usual folder, or else in `dir`, which is the agent's own: there a killed agent's is replaced.
 fn canary_file(dir: Option<&Path>) -> std::io::Result<CanaryFile> {
     // A real file system if there is one: memory file systems do not show in the page cache's hooks.
-    let usual = ["/var/tmp", "/tmp", "/"].map(Path::new);
+    let name = format!(".keytrail-canary-{}", std::process::id());
+    let usual = ["/var/tmp", "/tmp", "/"].map(|dir| Path::new(dir).join(&name));
+    let own = dir.map(|dir| dir.join(".keytrail-canary"));
     let mut last = std::io::Error::other("no directory to write to");
-    for dir in dir.into_iter().chain(usual) {
-        let path = dir.join(format!(".keytrail-canary-{}", std::process::id()));
+    for path in usual.into_iter().chain(own) {
         drop(fs::remove_file(&path));
         match OpenOptions::new()
             .write(true)

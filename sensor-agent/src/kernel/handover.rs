@@ -11,6 +11,8 @@ use aya::{
     maps::{HashMap, Map, MapData},
 };
 
+use keytrail_abi::maps::{Conn, FileKey, ListenKey, Owner, Tracked};
+
 use super::{
     attach::chain,
     event::KernelEvent,
@@ -96,24 +98,24 @@ fn seen_before(event: &KernelEvent, before: &[KernelEvent]) -> bool {
 
 /// The state of the programs: who is tracked, what is watched, which sockets are whose.
 fn copy_all(old: &Path, new: &Path) -> Result<(), LoadError> {
-    copy::<4, 24>(old, new, "TRACKED")?;
-    copy::<16, 4>(old, new, "EXE_WATCH")?;
-    copy::<16, 4>(old, new, "WATCHED_INODES")?;
-    copy::<16, 4>(old, new, "WATCHED_DIRS")?;
-    copy::<8, 128>(old, new, "CONN")?;
-    copy::<32, 32>(old, new, "LISTENERS")?;
-    copy::<8, 32>(old, new, "RESOLVING")
+    copy::<4, { size_of::<Tracked>() }>(old, new, "TRACKED")?;
+    copy::<{ size_of::<FileKey>() }, 4>(old, new, "EXE_WATCH")?;
+    copy::<{ size_of::<FileKey>() }, 4>(old, new, "WATCHED_INODES")?;
+    copy::<{ size_of::<FileKey>() }, 4>(old, new, "WATCHED_DIRS")?;
+    copy::<8, { size_of::<Conn>() }>(old, new, "CONN")?;
+    copy::<{ size_of::<ListenKey>() }, { size_of::<Owner>() }>(old, new, "LISTENERS")?;
+    copy::<8, { size_of::<Owner>() }>(old, new, "RESOLVING")
 }
 
 /// What changed between the first copy and the last program's being attached.
 fn settle(old: &Path, new: &Path) -> Result<(), LoadError> {
-    copy::<4, 24>(old, new, "TRACKED")?;
-    copy::<8, 128>(old, new, "CONN")?;
-    copy::<32, 32>(old, new, "LISTENERS")?;
+    copy::<4, { size_of::<Tracked>() }>(old, new, "TRACKED")?;
+    copy::<8, { size_of::<Conn>() }>(old, new, "CONN")?;
+    copy::<{ size_of::<ListenKey>() }, { size_of::<Owner>() }>(old, new, "LISTENERS")?;
     // A process or a connection that ended in between is gone from the old set only. Where both
     // record, the old one's program runs first: what is new is in both.
-    prune::<4, 24>(old, new, "TRACKED")?;
-    prune::<8, 128>(old, new, "CONN")
+    prune::<4, { size_of::<Tracked>() }>(old, new, "TRACKED")?;
+    prune::<8, { size_of::<Conn>() }>(old, new, "CONN")
 }
 
 type Raw<const K: usize, const V: usize> = HashMap<MapData, [u8; K], [u8; V]>;

@@ -302,6 +302,12 @@ pub const UNSEEN: &[(Option<Plan>, CoverageArea, &str, &str)] = &[
     ),
     (
         B,
+        Access,
+        "files outside the page cache, opened through io_uring into the ring's own table of descriptors",
+        "needs LSM hooks (plan A)",
+    ),
+    (
+        B,
         Network,
         "unix datagrams sent without connect",
         "needs LSM hooks (plan A)",

@@ -60,6 +60,9 @@ pub struct SensorConfig {
     pub pins: Option<PathBuf>,
     /// Up to where the rings of a pinned set have been read and made durable.
     pub resume: Positions,
+    /// Where the canary's file may be made when the usual folders cannot be written to, as below
+    /// systemd's `ProtectSystem=strict`.
+    pub canary_dir: Option<PathBuf>,
 }
 
 impl Default for SensorConfig {
@@ -73,6 +76,7 @@ impl Default for SensorConfig {
             syscall_exit: true,
             pins: None,
             resume: Positions::default(),
+            canary_dir: None,
         }
     }
 }
@@ -89,6 +93,9 @@ pub struct Sensor {
     scope_dir: Option<PathBuf>,
     /// Counters of the set that recorded while no agent ran.
     pub(super) left: Option<Loss>,
+    /// Counters from which this agent's own losses count.
+    base: Loss,
+    pub(super) canary_dir: Option<PathBuf>,
     /// Which process is the agent. Held open: programs that are loaded later refer to it.
     _own: Array<MapData, [u8; size_of::<Agent>()]>,
     /// Programs and links live as long as this.
@@ -156,7 +163,10 @@ impl Sensor {
         }
         abi.generation = generation();
         let old = pins.others(&name)?;
-        let readable = old.iter().find(|set| handover::is_readable(set));
+        // One that has lost a map cannot be taken over from; seeing matters more.
+        let readable = old
+            .iter()
+            .find(|set| handover::is_readable(set) && pins::missing(set, &[]).is_empty());
         let sensor = match readable {
             Some(old) => handover::succeed(config, old, |copy| {
                 let draft = pins.draft(&name)?;
@@ -252,7 +262,8 @@ impl Sensor {
             set,
             links,
         });
-        sensor.left = Some(sensor.loss());
+        sensor.base = sensor.loss();
+        sensor.left = Some(sensor.base.clone());
         canary::run(&mut sensor)?.prove(&mut results);
         sensor.tell(&results);
         Ok(sensor)
@@ -287,6 +298,8 @@ impl Sensor {
             plan: Plan::B,
             scope_dir: config.scope.clone(),
             left: None,
+            base: Loss::default(),
+            canary_dir: config.canary_dir.clone(),
             _own: own,
             kept: Kept::default(),
         })
@@ -357,6 +370,12 @@ impl Sensor {
         self.left.as_ref()
     }
 
+    /// The counters from which on losses are this agent's to tell.
+    #[must_use]
+    pub fn counted_from(&self) -> &Loss {
+        &self.base
+    }
+
     /// True when programs, links and maps stay when this agent ends.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
@@ -424,14 +443,16 @@ impl Sensor {
         self.watch.clone()
     }
 
-    /// Starts a canary whose doings must be reported by every program that is said to be live; its
-    /// file is made in `dir`.
+    /// Starts a canary whose doings must be reported by the main programs, if they are said to be live.
     ///
     /// # Errors
     /// When the canary cannot be run as meant.
-    pub fn pulse(&self, dir: &Path) -> std::io::Result<Canary> {
-        let canary = Canary::start(self, Some(dir))?;
-        Canary::connect(self)?;
+    pub fn pulse(&self) -> std::io::Result<Canary> {
+        let canary = Canary::start(self)?;
+        if let Err(error) = Canary::connect(self) {
+            canary.end(self);
+            return Err(error);
+        }
         Ok(canary)
     }
 
@@ -441,9 +462,14 @@ impl Sensor {
     }
 
     /// Ends a canary. Returns the programs that are said to be live and did not report it; from now
-    /// on they are said to be missing, until one of them reports another.
+    /// on they are said to be missing, until one of them reports another. Where records were lost
+    /// meanwhile, the canary's may be among them: nothing is said then.
     pub fn judge(&mut self, canary: Canary) -> Vec<&'static str> {
+        let lost = self.loss().total_lost() != canary.lost_before();
         let seen = canary.end(self);
+        if lost {
+            return Vec::new();
+        }
         let mut silent = Vec::new();
         for (program, fired) in seen.proofs() {
             let Some(hook) = HOOKS.iter().find(|hook| hook.program == program) else {
@@ -568,11 +594,16 @@ fn this_agent() -> Agent {
     }
 }
 
-/// Whether what nothing can be tracked without is still pinned.
+/// Whether what nothing can be tracked or judged without is still pinned. A set that has lost more
+/// than that is not taken over for good: it is replaced.
 fn is_whole(set: &Path) -> bool {
     let links = pins::links(set);
     let has = |program: &str| links.iter().any(|(known, _)| known == program);
-    HOOKS.iter().all(|hook| !hook.vital || has(hook.program))
+    let sees = has("lsm_file_open") || has("filemap_get_pages") || has("syscall_exit");
+    let mut needed = HOOKS
+        .iter()
+        .filter(|hook| hook.plan.is_none() && (hook.vital || hook.judges));
+    sees && needed.all(|hook| has(hook.program))
 }
 
 /// Names a set by everything that shapes its programs and maps.

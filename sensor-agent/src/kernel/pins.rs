@@ -278,6 +278,10 @@ pub fn unpin(root: &Path) -> Result<usize, LoadError> {
     let mut removed = 0;
     for scope in scopes.filter_map(Result::ok) {
         let name = scope.file_name().to_string_lossy().into_owned();
+        if name != "all" && !name.starts_with("cgroup-") {
+            // Somebody else's, in a folder that is not ours alone.
+            continue;
+        }
         let pins = Pins::open(root, &name)?;
         removed += pins.sets()?.len();
         pins.clear()?;

@@ -1,5 +1,7 @@
 //! From one agent to the next: what the first knew, and how the second goes on from there.
 
+use std::collections::HashSet;
+
 use keytrail_model::credential::CredentialId;
 use keytrail_model::ids::ProcessKey;
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,12 @@ impl Pipeline {
     /// it is gone. What it did is told as that of a process that nothing is known about.
     pub(super) fn meet(&mut self, event: &KernelEvent, out: &mut Vec<Timed>) {
         let head = event.head();
+        if self.nobody.contains(&process_key(head.process)) {
+            if let KernelEvent::Fork { child, .. } = event {
+                self.nobody.insert(process_key(*child));
+            }
+            return;
+        }
         let acts = !matches!(
             event,
             KernelEvent::Exec(_)
@@ -67,6 +75,7 @@ impl Pipeline {
     /// again, or not tracked any more.
     pub fn settle(&mut self, out: &mut Vec<Timed>) {
         self.taking_over = false;
+        self.nobody = HashSet::new();
         let gone = self.identity.forget_gone();
         let now = crate::clock::now();
         let mut unknown = 0;

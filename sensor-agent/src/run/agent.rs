@@ -8,7 +8,7 @@ use keytrail_model::fact::{Fact, TamperKind};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{REFRESH, Stop, TICK, WATERMARK, sign, stopped, tick_clock};
+use super::{REFRESH, Stop, TICK, WATERMARK, stopped, tick_clock};
 use crate::carry::{Carried, Carrier, LastMark};
 use crate::clock;
 use crate::health::{self, Health};
@@ -16,7 +16,7 @@ use crate::kernel::{KernelEvent, Positions, Sensor};
 use crate::pipeline::{Pipeline, Timed};
 use crate::seed;
 use crate::uplink::{HostFact, Outbox, Uplink};
-use crate::vigil::Vigil;
+use crate::vigil::{Vigil, sign};
 
 /// Everything between the kernel and the outbox.
 pub(super) struct Agent {
@@ -24,6 +24,7 @@ pub(super) struct Agent {
     pub(super) pipeline: Pipeline,
     pub(super) outbox: Outbox,
     pub(super) vigil: Vigil,
+    pub(super) health: Health,
     pub(super) last: LastMark,
     pub(super) carrier: Carrier,
     pub(super) homes: Vec<PathBuf>,
@@ -56,6 +57,8 @@ impl Agent {
             signs.extend((!by_itself).then(|| killed(from, now)));
             push(&self.outbox, signs);
         } else {
+            // What an older agent left is not of this set.
+            self.carrier.forget();
             push(&self.outbox, self.last.gap(now).into_iter().collect());
         }
         // Before looking at what runs: what is found to run then has been told of already.
@@ -88,7 +91,7 @@ impl Agent {
             return;
         }
         let positions = self.sensor.positions();
-        let note = (positions != self.noted).then(|| positions.to_note());
+        let note = (!facts.is_empty()).then(|| positions.to_note());
         let facts = facts
             .into_iter()
             .map(|(time, fact)| HostFact { time, fact });
@@ -118,7 +121,6 @@ impl Agent {
     /// The loop: events in, facts and watermarks out, house-keeping in between.
     pub(super) async fn work(&mut self, uplink: &Uplink, stop: &mut watch::Receiver<Stop>) -> Stop {
         let mut events: Vec<KernelEvent> = Vec::new();
-        let mut health = Health::new(self.sensor.loss());
         let (mut ticked, mut refreshed, mut marked) =
             (Instant::now(), Instant::now(), Instant::now());
         loop {
@@ -143,7 +145,7 @@ impl Agent {
             if ticked.elapsed() >= TICK {
                 let elapsed = ticked.elapsed();
                 ticked = Instant::now();
-                self.tick(elapsed, mark, &mut health, uplink);
+                self.tick(elapsed, mark, uplink);
             }
             if refreshed.elapsed() >= REFRESH {
                 refreshed = Instant::now();
@@ -152,18 +154,23 @@ impl Agent {
         }
     }
 
-    fn tick(&mut self, elapsed: Duration, mark: Timestamp, health: &mut Health, uplink: &Uplink) {
+    fn tick(&mut self, elapsed: Duration, mark: Timestamp, uplink: &Uplink) {
         let signs = stopped(elapsed)
             .into_iter()
             .chain(tick_clock(&mut self.pipeline));
         push(&self.outbox, signs.collect());
         push(&self.outbox, self.vigil.look(&mut self.sensor));
         let loss = self.sensor.loss();
-        let gaps = health.look(loss.clone(), mark, &mut self.pipeline, &uplink.status());
+        let status = uplink.status();
+        let gaps = self
+            .health
+            .look(loss.clone(), mark, &mut self.pipeline, &status);
         push(&self.outbox, gaps);
         self.last.note(mark);
         if self.sensor.is_pinned() {
-            self.carrier.note(&self.pipeline, &loss);
+            let (accepted, durable) = self.outbox.progress();
+            self.carrier.note(&self.pipeline, &loss, accepted);
+            self.carrier.publish(durable);
         }
         if self.pipeline.config_was_written() {
             push(&self.outbox, self.pipeline.config_changes(mark));
@@ -183,6 +190,7 @@ impl Agent {
             return;
         }
         if how == Stop::Remove {
+            self.carrier.forget();
             match self.sensor.unpin() {
                 Ok(()) => info!("what was pinned is removed"),
                 Err(error) => warn!("{error}; `sensor-agent unpin` tries again"),
@@ -209,6 +217,5 @@ fn killed(from: Timestamp, now: Timestamp) -> Timed {
     let detail = format!(
         "the agent was killed or crashed, and was away for {away} s; the kernel side went on recording"
     );
-    warn!("{detail}");
     sign(TamperKind::AgentStopped, detail)
 }

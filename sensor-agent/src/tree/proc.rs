@@ -15,8 +15,8 @@ use procfs::process::{FDTarget, Process};
 use super::input::{ExecInfo, FdKind, RawArgv, SecretEnv};
 use crate::files::{FileId, FsView};
 
-/// `USER_HZ` is 100 on every Linux architecture that the sensor supports.
-pub(crate) const TICK_NS: u64 = 10_000_000;
+pub(crate) use keytrail_abi::maps::TICK_NS;
+
 /// Most of `/proc/PID/cgroup` that is read.
 const MAX_CGROUP: u64 = 8 << 10;
 /// Most environment that one process may have for us to look at it.

@@ -52,7 +52,7 @@ pub(super) fn play(prefix: &[&str], config: &SensorConfig) -> Outcome {
 
 /// Lets a canary out and judges it.
 fn pulse(stage: &mut Stage) -> std::io::Result<Vec<&'static str>> {
-    let mut canary = stage.sensor.pulse(&stage.dir.0)?;
+    let mut canary = stage.sensor.pulse()?;
     let events = stage.collect(Duration::from_millis(700));
     for event in &events {
         canary.take(event);
