@@ -1,4 +1,4 @@
-//! The bodies of the fuzz targets on whatever proptest makes up, and on the imports of the cases.
+//! The bodies of the fuzz targets on whatever proptest makes up.
 
 use keytrail_graph::fuzz;
 use proptest::prelude::*;

@@ -8,19 +8,16 @@
     reason = "a test program fails by panicking, its helpers too"
 )]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use keytrail_model::process::{Actor, Confidence, UnitKind};
 use keytrail_tests::canary::Canary;
 use keytrail_tests::lab::agents::{self, Agent, Session};
-use keytrail_tests::lab::child::wait_for;
-use keytrail_tests::probe;
-use keytrail_tests::scenario::{Checks, Watched};
-use keytrail_tests::story::Story;
+use keytrail_tests::scenario::{Checks, Watched, let_watermarks_pass};
 use serde_json::Value;
-
-const DEMO: &str = env!("CARGO_BIN_EXE_demo");
 
 #[test]
 fn codex_is_known() {
@@ -44,61 +41,49 @@ fn claude_code_is_known() {
 
 /// Plays a session with the agent and looks at everybody who was seen with a credential.
 fn known(name: &str, agent: &Agent) {
-    let Some(on) = probe::stage(name, DEMO) else {
-        return;
-    };
-    let Some(programs) = probe::sensor(name, DEMO) else {
-        return;
-    };
-    if let Some(reason) = agent.missing(&on.tools) {
-        return probe::skip(name, &reason);
-    }
-    let story = Story::new();
-    let mut checks = Checks::new(&story);
-    let mut watched = Watched::start(&story, on.tools, &programs, &on.demo).unwrap();
-    let turns = agents::script(&watched.lab.home().join("work"));
-    let session = watched.lab.start_real_agent(agent, turns).unwrap();
-    let ended = watched.lab.finish_agent(Duration::from_mins(6));
-    if ended.is_err() {
-        story.quote(&watched.lab.agent_transcript());
-    }
-    ended.unwrap();
-    let played = played(&watched);
-    let seen = wait_for("the facts of the session", Duration::from_mins(1), || {
-        let seen = actors(&watched);
-        Ok((seen.iter().filter(|a| a.mcp_server.is_some()).count() >= 2
-            && seen.iter().any(|a| a.unit_kind == UnitKind::ShellTool))
-        .then_some(seen))
-    })
-    .unwrap_or_else(|_| actors(&watched));
-    for actor in &seen {
-        story.say(&shown(actor));
-    }
-    for said in ["README.md", "UTC", "user/dana"] {
+    let missing = |tools: &_| agent.missing(tools);
+    common::on_stage(name, missing, |story, checks, watched| {
+        let turns = agents::script(&watched.lab.home().join("work"));
+        let session = watched.lab.start_real_agent(agent, turns).unwrap();
+        let ended = watched.lab.finish_agent(Duration::from_mins(6));
+        if ended.is_err() {
+            story.quote(&watched.lab.agent_transcript());
+        }
+        ended.unwrap();
+        let played = played(watched);
+        // Every fact of the session is there then, and whatever alert comes of them.
+        let_watermarks_pass(&watched.correlator).unwrap();
+        let seen = actors(watched);
+        for actor in &seen {
+            story.say(&shown(actor));
+        }
+        for said in ["README.md", "UTC", "user/dana"] {
+            checks.that(
+                played.iter().any(|result| result.contains(said)),
+                &format!("the tools really answered: {said}"),
+            );
+        }
+        check_agent(checks, agent, &seen);
+        check_servers(checks, agent, &session, &seen);
+        check_shell(checks, &seen);
+        let alerts = watched.correlator.alerts().unwrap();
+        for alert in &alerts {
+            story.quote(&format!("{} {}", alert.verdict, alert.title));
+        }
+        checks.that(alerts.is_empty(), "no alert of any kind");
+        let own = session
+            .secrets
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()));
+        let secrets: Vec<(&str, &str)> = own.chain(watched.lab.bait.secrets()).collect();
+        let (leaks, files) = Canary::new(&secrets)
+            .search_dir(&watched.written())
+            .unwrap();
         checks.that(
-            played.iter().any(|result| result.contains(said)),
-            &format!("the tools really answered: {said}"),
+            leaks.is_empty() && files > 0,
+            &format!("no secret in {files} files: {leaks:?}"),
         );
-    }
-    check_agent(&mut checks, agent, &seen);
-    check_servers(&mut checks, agent, &session, &seen);
-    check_shell(&mut checks, &seen);
-    let alerts = watched.correlator.alerts().unwrap();
-    for alert in &alerts {
-        story.quote(&format!("{} {}", alert.verdict, alert.title));
-    }
-    checks.that(alerts.is_empty(), "no alert of any kind");
-    let secrets: Vec<(&str, &str)> = session
-        .secrets
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
-    let (leaks, _) = Canary::new(&secrets)
-        .search_dir(&watched.written())
-        .unwrap();
-    checks.that(leaks.is_empty(), &format!("no secret was kept: {leaks:?}"));
-    watched.end(&mut checks).unwrap();
-    assert_eq!(checks.failed(), &[] as &[String]);
+    });
 }
 
 /// The results that the agent brought to the model.

@@ -1,12 +1,14 @@
-//! Live replays: rows of the labelled scenarios (`tests/scenarios`) played with real programs on the
-//! lab's stage, judged by the real sensor and correlator, and counted as `correlator scenario run`
-//! counts: per verdict, what was right of what was raised, and what was found of what there was.
+//! Live replays: benign acts after the labelled scenarios (`tests/scenarios`, whose ids they bear), and
+//! then a leaked key, played with real programs on the lab's stage and judged by the real sensor and
+//! correlator.
 
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a test program fails by panicking, its helpers too"
 )]
+
+mod common;
 
 use std::time::Duration;
 
@@ -15,11 +17,8 @@ use keytrail_tests::lab::child::wait_for;
 use keytrail_tests::lab::codex::Server;
 use keytrail_tests::lab::stand_in::model::Turn;
 use keytrail_tests::lab::{Lab, cloudtrail};
-use keytrail_tests::probe;
 use keytrail_tests::scenario::{Checks, Watched};
 use keytrail_tests::story::Story;
-
-const DEMO: &str = env!("CARGO_BIN_EXE_demo");
 
 /// A benign row: what the agent's user has it do, a word that the result must hold (the command
 /// really worked), and how many uses of the key it makes.
@@ -105,60 +104,56 @@ fn furnish(lab: &Lab) {
 #[test]
 fn benign_rows_raise_nothing_and_a_leaked_key_is_unexplained() {
     let name = "benign_rows_raise_nothing_and_a_leaked_key_is_unexplained";
-    let Some(on) = probe::stage(name, DEMO) else {
-        return;
-    };
-    let Some(programs) = probe::sensor(name, DEMO) else {
-        return;
-    };
-    let story = Story::new();
-    let mut checks = Checks::new(&story);
-    let mut watched = Watched::start(&story, on.tools, &programs, &on.demo).unwrap();
-    furnish(&watched.lab);
-    let turns = ROWS.iter().map(|row| Turn::Shell(row.command.to_owned()));
-    watched
-        .lab
-        .start_agent(Server::Honest, turns.collect())
-        .unwrap();
-    watched.lab.finish_agent(Duration::from_mins(8)).unwrap();
-    let results: Vec<(usize, String)> = watched
-        .lab
-        .exchanges()
-        .unwrap()
-        .into_iter()
-        .filter_map(|e| Some((e.turn, e.result?)))
-        .collect();
-    for (at, row) in ROWS.iter().enumerate() {
-        // The result of a turn comes with the next request.
-        let worked = results
-            .iter()
-            .any(|(turn, result)| *turn == at + 1 && result.contains(row.says));
-        checks.that(worked, &format!("{} really happened", row.id));
-    }
-    let entries = watched.lab.aws_requests().unwrap();
-    let wanted: usize = ROWS.iter().map(|row| row.uses).sum();
-    keytrail_tests::scenario::let_watermarks_pass(&watched.correlator).unwrap();
-    let delivered = watched.deliver_benign(&entries).unwrap();
-    checks.that(
-        delivered == wanted,
-        &format!("{delivered} records of {wanted} uses"),
+    common::on_stage(
+        name,
+        |_| None,
+        |story, checks, watched| {
+            furnish(&watched.lab);
+            let turns = ROWS.iter().map(|row| Turn::Shell(row.command.to_owned()));
+            watched
+                .lab
+                .start_agent(Server::Honest, turns.collect())
+                .unwrap();
+            watched.lab.finish_agent(Duration::from_mins(8)).unwrap();
+            let results: Vec<(usize, String)> = watched
+                .lab
+                .exchanges()
+                .unwrap()
+                .into_iter()
+                .filter_map(|e| Some((e.turn, e.result?)))
+                .collect();
+            for (at, row) in ROWS.iter().enumerate() {
+                // The result of a turn comes with the next request.
+                let worked = results
+                    .iter()
+                    .any(|(turn, result)| *turn == at + 1 && result.contains(row.says));
+                checks.that(worked, &format!("{} really happened", row.id));
+            }
+            let entries = watched.lab.aws_requests().unwrap();
+            let wanted: usize = ROWS.iter().map(|row| row.uses).sum();
+            keytrail_tests::scenario::let_watermarks_pass(&watched.correlator).unwrap();
+            let delivered = watched.deliver_benign(&entries).unwrap();
+            checks.that(
+                delivered == wanted,
+                &format!("{delivered} records of {wanted} uses"),
+            );
+            let (explained, unexplained, undecided) =
+                watched.correlator.uses(&watched.credential());
+            checks.that(
+                (explained, unexplained, undecided) == (wanted as u64, 0, 0),
+                &format!("{explained} explained, {unexplained} unexplained, {undecided} undecided"),
+            );
+            let raised = watched.correlator.alerts().unwrap();
+            for alert in &raised {
+                story.quote(&format!("{} {}", alert.verdict, alert.title));
+            }
+            checks.that(
+                raised.is_empty(),
+                &format!("{} rows, {} alerts", ROWS.len(), raised.len()),
+            );
+            leaked(story, checks, watched);
+        },
     );
-    let (explained, unexplained, undecided) = watched.correlator.uses(&watched.credential());
-    checks.that(
-        (explained, unexplained, undecided) == (wanted as u64, 0, 0),
-        &format!("{explained} explained, {unexplained} unexplained, {undecided} undecided"),
-    );
-    let raised = watched.correlator.alerts().unwrap();
-    for alert in &raised {
-        story.quote(&format!("{} {}", alert.verdict, alert.title));
-    }
-    checks.that(
-        raised.is_empty(),
-        &format!("{} rows, {} alerts", ROWS.len(), raised.len()),
-    );
-    leaked(&story, &mut checks, &watched);
-    watched.end(&mut checks).unwrap();
-    assert_eq!(checks.failed(), &[] as &[String]);
 }
 
 /// The key was leaked where no sensor is, and is used: an `unexplained-use`. Many commands read the
@@ -178,12 +173,10 @@ fn leaked(story: &Story, checks: &mut Checks<'_>, watched: &Watched) {
     })
     .unwrap_or_default();
     let verdicts: Vec<String> = raised.iter().map(|a| a.verdict.to_string()).collect();
-    let right = raised
-        .iter()
-        .filter(|a| a.verdict == Verdict::UnexplainedUse)
-        .count();
+    let of = |verdict| raised.iter().filter(|a| a.verdict == verdict).count();
+    let (right, confirmed) = (of(Verdict::UnexplainedUse), of(Verdict::Confirmed));
     story.say(&format!(
-        "unexplained-use: precision {right}/{}, recall {right}/1; confirmed: raised 0 of {} benign rows",
+        "unexplained-use: precision {right}/{}, recall {right}/1; confirmed: {confirmed}, after {} benign rows",
         raised.len(),
         ROWS.len()
     ));

@@ -6,9 +6,11 @@
     reason = "a test program fails by panicking, its helpers too"
 )]
 
+mod common;
+
 use keytrail_tests::probe;
 use keytrail_tests::scenario::theft::{self, Weather};
-use keytrail_tests::scenario::{Checks, Watched, benign, stage};
+use keytrail_tests::scenario::{Checks, benign, stage};
 use keytrail_tests::story::Story;
 
 const DEMO: &str = env!("CARGO_BIN_EXE_demo");
@@ -41,34 +43,24 @@ fn the_theft_is_confirmed_through_crashes_of_the_correlator() {
 }
 
 fn theft_in(name: &str, weather: Weather) {
-    let Some(on) = probe::stage(name, DEMO) else {
-        return;
-    };
-    let Some(programs) = probe::sensor(name, DEMO) else {
-        return;
-    };
-    let story = Story::new();
-    let mut checks = Checks::new(&story);
-    let mut watched = Watched::start(&story, on.tools, &programs, &on.demo).unwrap();
-    theft::play(&story, &mut checks, &mut watched, weather).unwrap();
-    watched.end(&mut checks).unwrap();
-    assert_eq!(checks.failed(), &[] as &[String]);
+    common::on_stage(
+        name,
+        |_| None,
+        |story, checks, watched| {
+            theft::play(story, checks, watched, weather).unwrap();
+        },
+    );
 }
 
 /// The other half of the matched pair: the same work with an honest server gives no alert.
 #[test]
 fn an_honest_session_gives_no_alert() {
     let name = "an_honest_session_gives_no_alert";
-    let Some(on) = probe::stage(name, DEMO) else {
-        return;
-    };
-    let Some(programs) = probe::sensor(name, DEMO) else {
-        return;
-    };
-    let story = Story::new();
-    let mut checks = Checks::new(&story);
-    let mut watched = Watched::start(&story, on.tools, &programs, &on.demo).unwrap();
-    benign::play(&story, &mut checks, &mut watched).unwrap();
-    watched.end(&mut checks).unwrap();
-    assert_eq!(checks.failed(), &[] as &[String]);
+    common::on_stage(
+        name,
+        |_| None,
+        |story, checks, watched| {
+            benign::play(story, checks, watched).unwrap();
+        },
+    );
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::ui::{Step, Ui};
+use crate::ui::{Step, Ui, plain};
 use crate::workspace::Workspace;
 
 /// How many lines of a failed program's output an error repeats.
@@ -212,7 +212,7 @@ impl std::fmt::Display for Tail {
             if i > 0 {
                 writeln!(f)?;
             }
-            write!(f, "  | {}", line.escape_debug())?;
+            write!(f, "  | {}", plain(line))?;
         }
         Ok(())
     }

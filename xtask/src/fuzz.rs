@@ -66,7 +66,8 @@ enum Sanitizer {
     Address,
 }
 
-/// Where the work is kept: `target/keytrail/fuzz`.
+/// Where the work is kept: `target/keytrail/fuzz`, or `fuzz-address` beside it, so that what one
+/// build has run is not taken for the other's.
 struct Bench<'a> {
     ws: &'a Workspace,
     /// Folder of the built targets.
@@ -78,6 +79,10 @@ struct Bench<'a> {
 
 /// Runs the targets one after the other, those with the smallest inputs first.
 pub(crate) fn run(ws: &Workspace, ui: &Ui, args: &Args) -> Result<()> {
+    ensure!(
+        !args.save || args.sanitizer == Sanitizer::None,
+        "--save writes the report of the runs without a sanitizer: leave --sanitizer out"
+    );
     let chosen = choose(&args.targets)?;
     let bench = if args.runs == 0 {
         Bench::of(ws, args.sanitizer)?
@@ -152,12 +157,16 @@ fn build<'a>(ws: &'a Workspace, ui: &Ui, sanitizer: Sanitizer) -> Result<Bench<'
 }
 
 impl Sanitizer {
-    /// Cargo's target folder: the flags differ, and so does everything that is built.
-    fn target(self, ws: &Workspace) -> PathBuf {
-        ws.target.join(match self {
+    fn folder(self) -> &'static str {
+        match self {
             Self::None => "fuzz",
             Self::Address => "fuzz-address",
-        })
+        }
+    }
+
+    /// Cargo's target folder: the flags differ, and so does everything that is built.
+    fn target(self, ws: &Workspace) -> PathBuf {
+        ws.target.join(self.folder())
     }
 }
 
@@ -180,7 +189,7 @@ impl<'a> Bench<'a> {
         Ok(Self {
             ws,
             programs: sanitizer.target(ws).join(host_triple()?).join("release"),
-            dir: ws.cache.join("fuzz"),
+            dir: ws.cache.join(sanitizer.folder()),
             commit: commit.unwrap_or_else(|| "unknown".to_owned()),
         })
     }

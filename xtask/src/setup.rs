@@ -173,6 +173,8 @@ fn missing_packages(group: Group) -> Vec<&'static str> {
             need(which("qemu-system-x86_64").is_some(), &["qemu-system-x86"]);
             need(crate::vm::busybox().is_some(), &["busybox-static"]);
             need(which("strip").is_some(), &["binutils"]);
+            // newer kernels' packages have their modules compressed
+            need(which("xz").is_some(), &["xz-utils"]);
         }
     }
     missing

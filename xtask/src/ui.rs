@@ -110,6 +110,15 @@ impl Drop for Step {
     }
 }
 
+/// Another program's text for a terminal: control characters are spelled out, the rest stays.
+pub(crate) fn plain(text: &str) -> String {
+    let spelled = |c: char| match c {
+        c if c.is_control() => c.escape_unicode().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(spelled).collect()
+}
+
 /// A duration as people say it: `8.2 s`, `3 min 05 s`.
 pub(crate) fn spoken(time: Duration) -> String {
     let seconds = time.as_secs();

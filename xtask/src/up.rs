@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::children::{PAUSE, Program, Signals};
 use crate::products;
 use crate::setup::{self, Purpose};
-use crate::ui::Ui;
+use crate::ui::{Ui, plain};
 use crate::workspace::Workspace;
 
 /// How long each program gets to come up: the sensor has to load and prove its BPF programs.
@@ -237,16 +237,10 @@ fn scope(text: &str) -> Result<String, String> {
 /// What the running kernel lets the sensor see, as a table.
 fn coverage(live: &Value) -> String {
     let coverage = live.get("coverage").unwrap_or(live);
-    let text = |value: &Value, key: &str| {
-        value
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or("-")
-            .escape_debug()
-            .to_string()
-    };
+    let text =
+        |value: &Value, key: &str| plain(value.get(key).and_then(Value::as_str).unwrap_or("-"));
     let scope = match coverage.get("scope").and_then(Value::as_str) {
-        Some(scope) => format!("only {}", scope.escape_debug()),
+        Some(scope) => format!("only {}", plain(scope)),
         None => "the whole machine".to_owned(),
     };
     let mut table = vec![format!(
@@ -266,9 +260,9 @@ fn coverage(live: &Value) -> String {
             None => ("seen    ", text(state, "hook")),
             Some(why) if state.get("blinds_verdicts") == Some(&Value::Bool(true)) => (
                 "NOT SEEN",
-                format!("{} (uses cannot be judged without it)", why.escape_debug()),
+                format!("{} (uses cannot be judged without it)", plain(why)),
             ),
-            Some(why) => ("NOT SEEN", why.escape_debug().to_string()),
+            Some(why) => ("NOT SEEN", plain(why)),
         };
         table.push(format!(
             "  {mark}  {:<8} {:<44} {how}",

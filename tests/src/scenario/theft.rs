@@ -124,17 +124,6 @@ fn session(story: &Story, checks: &mut Checks<'_>, watched: &mut Watched) -> Res
     Ok(loot)
 }
 
-/// How many programs want each core, from the load of the last minute; 1 when there are enough
-/// cores. Where others take most of the machine, a second of it lasts longer.
-fn crowd() -> f64 {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().and_then(|load| load.parse().ok());
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    #[expect(clippy::cast_precision_loss, reason = "a machine has few cores")]
-    let cores = cores as f64;
-    (load.unwrap_or(0.0_f64) / cores).max(1.0)
-}
-
 /// The records of the agent's own uses arrive: nothing may come of them.
 fn benign_uses(story: &Story, checks: &mut Checks<'_>, watched: &Watched) -> Result<usize> {
     story.chapter("CloudTrail delivers what the agent did with the key");
@@ -205,11 +194,10 @@ fn foreign_use(story: &Story, checks: &mut Checks<'_>, watched: &Watched) -> Res
         story.quote(&correlator.get_text(&format!("/v1/credentials/{}", watched.credential()))?);
         return Ok(None);
     };
-    let crowd = crowd();
     checks.that(
-        took <= ALERT_LIMIT.mul_f64(crowd),
+        took <= ALERT_LIMIT,
         &format!(
-            "`confirmed` {} ms after the file's arrival ({crowd:.1} programs a core want to run)",
+            "`confirmed` {} ms after the file's arrival",
             took.as_millis()
         ),
     );

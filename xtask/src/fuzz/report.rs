@@ -43,7 +43,8 @@ pub(super) fn write(conditions: &str, state: &dyn Fn(&Target) -> State) -> Strin
         "# Fuzzing\n\n{conditions}\nlibFuzzer with edge counters and compared values, no sanitizer, one \
          core, one target after the other; overflow checks and debug assertions on. An input over \
          {} s or {} MiB counts as a crash. Crashes are those found in all runs; a target with one \
-         that is not mended is not run on. The builds are the first and the last that were run.\n\n\
+         that is not mended is not run on. The builds are the first and the last that were run. \
+         Where there are only a few thousand executions, little more than the seeds was run.\n\n\
          | target | longest input, bytes | executions | seconds | a second | inputs kept | crashes | builds |\n\
          |---|---:|---:|---:|---:|---:|---:|---|\n{rows}",
         super::SLOW,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::ui::spoken;
+use crate::ui::{plain, spoken};
 
 /// What one stage came to.
 #[derive(Default)]
@@ -101,11 +101,7 @@ impl Report {
 }
 
 fn first_line(text: &str) -> String {
-    text.lines()
-        .next()
-        .unwrap_or_default()
-        .escape_debug()
-        .to_string()
+    plain(text.lines().next().unwrap_or_default())
 }
 
 /// Reads the standard output of `cargo test -- --show-output`.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::cmd;
 use crate::setup::{Kernel, Series};
-use crate::ui::Step;
+use crate::ui::{Step, plain};
 use crate::workspace::Workspace;
 
 /// The line with the self-test's exit code; nothing that counts comes after it.
@@ -256,7 +256,7 @@ fn last_line(log: &Path) -> String {
     let last = text
         .lines()
         .rfind(|l| !l.trim().is_empty() && !l.starts_with(EXIT));
-    format!("last line: {}", last.unwrap_or("(none)").escape_debug())
+    format!("last line: {}", plain(last.unwrap_or("(none)")))
 }
 
 impl fmt::Display for Case {
@@ -266,9 +266,9 @@ impl fmt::Display for Case {
             Outcome::Failed => "FAILED ",
             Outcome::Skipped => "skipped",
         };
-        write!(f, "{mark} {}", self.name.escape_debug())?;
+        write!(f, "{mark} {}", plain(&self.name))?;
         match &self.reason {
-            Some(reason) => write!(f, ": {}", reason.escape_debug()),
+            Some(reason) => write!(f, ": {}", plain(reason)),
             None => Ok(()),
         }
     }
