@@ -14,12 +14,19 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use keytrail_model::coverage::CoverageState;
+
 use super::{
+    attach::hook_name,
     event::{FileId, KernelEvent, ProcKey},
+    hooks::HOOKS,
     load::Sensor,
     preflight::LoadError,
     rings::boot_ns,
 };
+
+/// Why a program that was live is not any more.
+const SILENT: &str = "it was live and no longer reports the canary";
 
 /// What the sensor reported of the canary's doings.
 #[derive(Debug, Default)]
@@ -96,6 +103,62 @@ pub(super) fn run(sensor: &mut Sensor) -> Result<Seen, LoadError> {
     Ok(seen)
 }
 
+impl Sensor {
+    /// Starts a canary whose doings must be reported by the main programs, if they are said to be live.
+    ///
+    /// # Errors
+    /// When the canary cannot be run as meant.
+    pub fn pulse(&self) -> std::io::Result<Canary> {
+        let canary = Canary::start(self)?;
+        if let Err(error) = Canary::connect(self) {
+            canary.end(self);
+            return Err(error);
+        }
+        Ok(canary)
+    }
+
+    /// Ends a canary. Returns the programs that are said to be live and did not report it; from now
+    /// on they are said to be missing, until one of them reports another. Where records were lost
+    /// meanwhile, the canary's may be among them: nothing is said then.
+    pub fn judge(&mut self, canary: Canary) -> Vec<&'static str> {
+        let lost = self.loss().total_lost() != canary.lost;
+        let seen = canary.end(self);
+        if lost {
+            return Vec::new();
+        }
+        let own = self.plan();
+        let mut silent = Vec::new();
+        for (program, fired) in seen.proofs() {
+            let Some(hook) = HOOKS.iter().find(|hook| hook.program == program) else {
+                continue;
+            };
+            let row = self
+                .coverage
+                .rows
+                .iter_mut()
+                .find(|row| row.what == hook.what);
+            let Some(row) = row.filter(|_| hook.plan.is_none_or(|plan| plan == own)) else {
+                continue;
+            };
+            let live = matches!(row.state, CoverageState::Live { .. });
+            let fell_silent = matches!(&row.state, CoverageState::Missing { reason, .. }
+                if reason.ends_with(SILENT));
+            if live && !fired {
+                silent.push(hook.program);
+                row.state = CoverageState::Missing {
+                    reason: format!("{}: {SILENT}", hook_name(hook)),
+                    blinds_verdicts: hook.judges,
+                };
+            } else if fired && fell_silent {
+                row.state = CoverageState::Live {
+                    hook: hook_name(hook),
+                };
+            }
+        }
+        silent
+    }
+}
+
 /// A canary that was let out.
 #[derive(Debug)]
 pub struct Canary {
@@ -113,13 +176,8 @@ pub struct Canary {
 }
 
 impl Canary {
-    /// Records that had been lost when it was let out.
-    pub(super) fn lost_before(&self) -> u64 {
-        self.lost
-    }
-
-    /// Starts it; its file is made in `dir`, or wherever there is room.
-    pub(super) fn start(sensor: &Sensor) -> std::io::Result<Self> {
+    /// Starts it.
+    fn start(sensor: &Sensor) -> std::io::Result<Self> {
         let since = boot_ns();
         let lost = sensor.loss().total_lost();
         let file = canary_file(sensor.canary_dir.as_deref())?;
@@ -159,7 +217,7 @@ impl Canary {
     }
 
     /// Connects from this process to itself.
-    pub(super) fn connect(sensor: &Sensor) -> std::io::Result<()> {
+    fn connect(sensor: &Sensor) -> std::io::Result<()> {
         let own = ProcKey {
             tgid: std::process::id(),
             start_ns: 0,
@@ -198,7 +256,7 @@ impl Canary {
     }
 
     /// Takes it in again.
-    pub(super) fn end(mut self, sensor: &Sensor) -> Seen {
+    fn end(mut self, sensor: &Sensor) -> Seen {
         // By now it has ended, or something holds it, which must not hold us.
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             drop(self.child.kill());
@@ -247,7 +305,7 @@ fn canary_file(dir: Option<&Path>) -> std::io::Result<CanaryFile> {
 
 /// Puts the canary into the scope and has its file watched.
 fn prepare(sensor: &Sensor, id: FileId, tgid: u32) -> std::io::Result<()> {
-    if let Some(scope) = sensor.scope_dir() {
+    if let Some(scope) = &sensor.scope_dir {
         fs::write(scope.join("cgroup.procs"), tgid.to_string())?;
     }
     let watch = sensor.watch();

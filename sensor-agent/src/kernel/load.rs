@@ -17,14 +17,14 @@ use keytrail_abi::{
     Config, Offs,
     maps::{Agent, Conn, STATE_ESTABLISHED},
 };
-use keytrail_model::coverage::{Coverage, CoverageState};
+use keytrail_model::coverage::Coverage;
 use sha2::{Digest as _, Sha256};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    attach::{Kept, Results, chain, hook_name, rows},
+    attach::{Kept, Results, chain, rows},
     btf::Btf,
-    canary::{self, Canary},
+    canary,
     decode::address,
     event::{ConnBytes, ConnEvent, Head, KernelEvent, ProcKey},
     handover,
@@ -87,10 +87,10 @@ pub struct Sensor {
     watch: Watch,
     loss: PerCpuArray<MapData, RawRow>,
     conns: HashMap<MapData, u64, [u8; size_of::<Conn>()]>,
-    coverage: Coverage,
+    pub(super) coverage: Coverage,
     plan: Plan,
     /// Where the canary runs.
-    scope_dir: Option<PathBuf>,
+    pub(super) scope_dir: Option<PathBuf>,
     /// Counters of the set that recorded while no agent ran.
     pub(super) left: Option<Loss>,
     /// Counters from which this agent's own losses count.
@@ -118,9 +118,6 @@ pub struct OpenConnection {
     /// Counted from sequence numbers on the way out; exact counts come at close.
     pub bytes: ConnBytes,
 }
-
-/// Why a program that was live is not any more.
-const SILENT: &str = "it was live and no longer reports the canary";
 
 /// Where the cgroup programs are attached and what the tracing programs are limited to.
 struct Scope {
@@ -408,11 +405,6 @@ impl Sensor {
         }
     }
 
-    /// Where the canary runs.
-    pub(super) fn scope_dir(&self) -> Option<&Path> {
-        self.scope_dir.as_deref()
-    }
-
     /// Up to where the rings have been handed over.
     #[must_use]
     pub fn positions(&self) -> Positions {
@@ -443,62 +435,9 @@ impl Sensor {
         self.watch.clone()
     }
 
-    /// Starts a canary whose doings must be reported by the main programs, if they are said to be live.
-    ///
-    /// # Errors
-    /// When the canary cannot be run as meant.
-    pub fn pulse(&self) -> std::io::Result<Canary> {
-        let canary = Canary::start(self)?;
-        if let Err(error) = Canary::connect(self) {
-            canary.end(self);
-            return Err(error);
-        }
-        Ok(canary)
-    }
-
     /// Takes a program's link off, as somebody else could: for the self-test.
     pub(super) fn detach(&mut self, program: &str) -> bool {
         self.kept.links.remove(program).is_some()
-    }
-
-    /// Ends a canary. Returns the programs that are said to be live and did not report it; from now
-    /// on they are said to be missing, until one of them reports another. Where records were lost
-    /// meanwhile, the canary's may be among them: nothing is said then.
-    pub fn judge(&mut self, canary: Canary) -> Vec<&'static str> {
-        let lost = self.loss().total_lost() != canary.lost_before();
-        let seen = canary.end(self);
-        if lost {
-            return Vec::new();
-        }
-        let mut silent = Vec::new();
-        for (program, fired) in seen.proofs() {
-            let Some(hook) = HOOKS.iter().find(|hook| hook.program == program) else {
-                continue;
-            };
-            let row = self
-                .coverage
-                .rows
-                .iter_mut()
-                .find(|row| row.what == hook.what);
-            let Some(row) = row.filter(|_| hook.plan.is_none_or(|plan| plan == self.plan)) else {
-                continue;
-            };
-            let live = matches!(row.state, CoverageState::Live { .. });
-            let fell_silent = matches!(&row.state, CoverageState::Missing { reason, .. }
-                if reason.ends_with(SILENT));
-            if live && !fired {
-                silent.push(hook.program);
-                row.state = CoverageState::Missing {
-                    reason: format!("{}: {SILENT}", hook_name(hook)),
-                    blinds_verdicts: hook.judges,
-                };
-            } else if fired && fell_silent {
-                row.state = CoverageState::Live {
-                    hook: hook_name(hook),
-                };
-            }
-        }
-        silent
     }
 
     /// Waits for events (or a tenth of a second) and appends them to `out`, ordered by time within
