@@ -44,7 +44,8 @@ pub(super) fn write(conditions: &str, state: &dyn Fn(&Target) -> State) -> Strin
          core, one target after the other; overflow checks and debug assertions on. An input over \
          {} s or {} MiB counts as a crash. Crashes are those found in all runs; a target with one \
          that is not mended is not run on. The builds are the first and the last that were run. \
-         Where there are only a few thousand executions, little more than the seeds was run.\n\n\
+         Where there are only a few thousand executions, little more than the seeds was run. \
+         Seconds are those of the clock: beside other work a target makes fewer executions in one.\n\n\
          | target | longest input, bytes | executions | seconds | a second | inputs kept | crashes | builds |\n\
          |---|---:|---:|---:|---:|---:|---:|---|\n{rows}",
         super::SLOW,
